@@ -1,0 +1,20 @@
+# The optional CUDA library. HONED_CUDA: AUTO builds it where a CUDA compiler and kernels are found,
+# ON fails without them, OFF never looks.
+set(HONED_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON or OFF")
+set_property(CACHE HONED_CUDA PROPERTY STRINGS AUTO ON OFF)
+if(NOT HONED_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "HONED_CUDA is '${HONED_CUDA}', expected AUTO, ON or OFF")
+endif()
+
+set(HONED_CUDA_FOUND FALSE)
+if(NOT HONED_CUDA STREQUAL "OFF")
+  file(GLOB honed_cuda_kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/kernels/*.cu)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER AND honed_cuda_kernels)
+    set(HONED_CUDA_FOUND TRUE)
+  elseif(HONED_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "HONED_CUDA=ON, but there is no CUDA compiler or this version has no CUDA kernels")
+  endif()
+endif()
+message(STATUS "honed: CUDA library: ${HONED_CUDA_FOUND}")

@@ -1,0 +1,37 @@
+# The CPU levels: one OBJECT library a level, from the same files, with the level's flags.
+# Order is from least to most capable; csrc/cpu/levels.def repeats the names for C++.
+set(HONED_LEVELS baseline avx2 avx512 avx512_vnni avx512_fp16)
+set(HONED_FLAGS_baseline "")
+set(HONED_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
+set(HONED_FLAGS_avx512 ${HONED_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq
+                       -mprefer-vector-width=512)
+set(HONED_FLAGS_avx512_vnni ${HONED_FLAGS_avx512} -mavx512vnni)
+set(HONED_FLAGS_avx512_fp16 ${HONED_FLAGS_avx512_vnni} -mavx512fp16)
+
+include(CheckCXXCompilerFlag)
+
+function(honed_add_levels target)
+  file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cpu/kernels/*.cpp)
+  foreach(level IN LISTS HONED_LEVELS)
+    set(supported TRUE)
+    foreach(flag IN LISTS HONED_FLAGS_${level})
+      string(MAKE_C_IDENTIFIER "HONED_HAS${flag}" name)
+      check_cxx_compiler_flag(${flag} ${name})
+      if(NOT ${name})
+        set(supported FALSE)
+      endif()
+    endforeach()
+    if(NOT supported)
+      message(STATUS "honed: the compiler lacks level ${level}; it is left out")
+      continue()
+    endif()
+    add_library(honed_cpu_${level} OBJECT ${kernels} ${CMAKE_SOURCE_DIR}/csrc/cpu/table.cpp)
+    target_compile_definitions(honed_cpu_${level} PRIVATE HONED_LEVEL=${level})
+    # GCC 12 reports its own intrinsics' "undefined" operands as maybe uninitialized.
+    target_compile_options(honed_cpu_${level} PRIVATE ${HONED_FLAGS_${level}} ${HONED_COMPILE_OPTIONS}
+                           -Wno-maybe-uninitialized -Wno-uninitialized)
+    target_include_directories(honed_cpu_${level} PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
+    target_compile_definitions(${target} PRIVATE HONED_WITH_${level}=1)
+    target_link_libraries(${target} PRIVATE honed_cpu_${level})
+  endforeach()
+endfunction()

@@ -1,0 +1,118 @@
+// Detection and choice. Compiled with baseline flags: it may run on any x86-64.
+#include "cpu/dispatch.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/check.h"
+#include "core/env.h"
+
+namespace honed::cpu {
+
+// Levels that the compiler lacks have no table.
+#define HONED_LEVEL_ROW(name) \
+  namespace name {            \
+  extern const KernelTable table; \
+  }
+#include "cpu/levels.def"
+#undef HONED_LEVEL_ROW
+
+namespace {
+
+struct Level {
+  const char* name;
+  const KernelTable* table;
+  bool (*usable)();
+};
+
+bool usable_baseline() { return true; }
+bool usable_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+}
+bool usable_avx512() {
+  return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool usable_avx512_vnni() { return usable_avx512() && __builtin_cpu_supports("avx512vnni"); }
+// CPUID leaf 7, EDX bit 23; older compilers do not know the feature's name.
+bool usable_avx512_fp16() {
+  if (!usable_avx512_vnni()) return false;
+  unsigned a = 7, b, c = 0, d;
+  __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return (d >> 23) & 1u;
+}
+
+const std::vector<Level>& levels() {
+  static const std::vector<Level> all = {
+#ifdef HONED_WITH_baseline
+      {"baseline", &baseline::table, usable_baseline},
+#endif
+#ifdef HONED_WITH_avx2
+      {"avx2", &avx2::table, usable_avx2},
+#endif
+#ifdef HONED_WITH_avx512
+      {"avx512", &avx512::table, usable_avx512},
+#endif
+#ifdef HONED_WITH_avx512_vnni
+      {"avx512_vnni", &avx512_vnni::table, usable_avx512_vnni},
+#endif
+#ifdef HONED_WITH_avx512_fp16
+      {"avx512_fp16", &avx512_fp16::table, usable_avx512_fp16},
+#endif
+  };
+  return all;
+}
+
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+const Level* find(const std::string& name) {
+  const Level* best = nullptr;
+  for (const Level& each : levels())
+    if (each.usable() && (name.empty() || name == each.name)) best = &each;
+  HONED_CHECK(best, "HONED_ISA: '", name, "' is not a level that this build and CPU have, expected one of: ",
+              join(usable_levels()));
+  return best;
+}
+
+std::atomic<const Level*> chosen{nullptr};
+
+const Level& current() {
+  const Level* now = chosen.load(std::memory_order_acquire);
+  if (!now) {
+    now = find(env::isa());
+    chosen.store(now, std::memory_order_release);
+  }
+  return *now;
+}
+
+}  // namespace
+
+const KernelTable& kernels() { return *current().table; }
+const char* level() { return current().name; }
+void set_level(const std::string& name) { chosen.store(find(name), std::memory_order_release); }
+
+std::vector<std::string> compiled_levels() {
+  std::vector<std::string> names;
+  for (const Level& each : levels()) names.push_back(each.name);
+  return names;
+}
+
+std::vector<std::string> usable_levels() {
+  std::vector<std::string> names;
+  for (const Level& each : levels())
+    if (each.usable()) names.push_back(each.name);
+  return names;
+}
+
+int64_t grain_for(int64_t operations) {
+  // Handing a piece to another thread costs about 2 us, some 16 000 scalar operations.
+  constexpr int64_t kWorthAThread = 16384;
+  return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(operations, 1));
+}
+
+}  // namespace honed::cpu

@@ -1,0 +1,21 @@
+"""honed: hand-written kernels for PyTorch and Hugging Face models.
+
+>>> import honed
+>>> honed.info().level in honed.info().levels_usable
+True
+"""
+
+from honed import ops
+from honed._lib import Info, get_num_threads, info, set_num_threads
+from honed._version import __version__
+
+__all__ = ["Info", "__version__", "get_num_threads", "hone", "info", "ops", "report", "set_num_threads", "unhone"]
+
+
+def __getattr__(name):
+    # hone() and its companions need torch and transformers' classes; NumPy users never load them.
+    if name in ("hone", "report", "unhone"):
+        from honed import hf
+
+        return getattr(hf, name)
+    raise AttributeError(f"module 'honed' has no attribute {name!r}")
