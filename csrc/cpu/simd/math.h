@@ -42,5 +42,11 @@ HONED_INLINE vf vtanh(vf x) {
   return select_less(a, set1(0.625f), small, copy_sign(large, x));
 }
 
+// 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+HONED_INLINE vf vgelu_tanh(vf x) {
+  vf inner = x * set1(0.797884561f) * fmadd(x * x, set1(0.044715f), set1(1.0f));
+  return x * set1(0.5f) * (set1(1.0f) + vtanh(inner));
+}
+
 }  // namespace
 HONED_END_LEVEL

@@ -29,6 +29,19 @@ namespace {
 HONED_INLINE void store(f16* p, vf v) { store_bits(p, to_f16(v)); }
 HONED_INLINE void store(bf16* p, vf v) { store_bits(p, to_bf16(v)); }
 
+HONED_INLINE float scalar(float x) { return x; }
+HONED_INLINE float scalar(f16 x) {
+  float lane[kLanes];
+  store(lane, load_first(&x, 1));
+  return lane[0];
+}
+HONED_INLINE float scalar(bf16 x) {
+  uint32_t bits = uint32_t{x.bits} << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
 // The first n lanes; a constant n = kLanes costs nothing.
 template <class T>
 HONED_INLINE vf load(const T* p, int n) {

@@ -93,5 +93,17 @@ HONED_INLINE vf exp2_integral(vf n) {
 HONED_INLINE vf to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 HONED_INLINE vi to_int(vf a) { return _mm256_cvtps_epi32(a); }
 
+HONED_INLINE vi load_int(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+HONED_INLINE vi set1_int(int32_t x) { return _mm256_set1_epi32(x); }
+HONED_INLINE vi low_nibbles(vi a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm256_srli_epi16(a, 4)); }
+// a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact
+HONED_INLINE vi dot4(vi a, vi u, vi s) {
+  vi even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
+                              _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
+  vi odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
+  return _mm256_add_epi32(a, _mm256_add_epi32(even, odd));
+}
+
 }  // namespace
 HONED_END_LEVEL

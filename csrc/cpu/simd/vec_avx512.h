@@ -75,5 +75,21 @@ HONED_INLINE vf exp2_integral(vf n) {
 HONED_INLINE vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 HONED_INLINE vi to_int(vf a) { return _mm512_cvtps_epi32(a); }  // nearest even
 
+HONED_INLINE vi load_int(const void* p) { return _mm512_loadu_si512(p); }
+HONED_INLINE vi set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+HONED_INLINE vi low_nibbles(vi a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm512_srli_epi16(a, 4)); }
+// a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact
+HONED_INLINE vi dot4(vi a, vi u, vi s) {
+#ifdef __AVX512VNNI__
+  return _mm512_dpbusd_epi32(a, u, s);
+#else
+  vi even = _mm512_madd_epi16(_mm512_and_si512(u, _mm512_set1_epi16(255)),
+                              _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8));
+  vi odd = _mm512_madd_epi16(_mm512_srli_epi16(u, 8), _mm512_srai_epi16(s, 8));
+  return _mm512_add_epi32(a, _mm512_add_epi32(even, odd));
+#endif
+}
+
 }  // namespace
 HONED_END_LEVEL

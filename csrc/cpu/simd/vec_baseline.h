@@ -123,5 +123,17 @@ HONED_INLINE vf exp2_integral(vf n) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(to_int(n), _mm_set1_epi32(127)), 23));
 }
 
+HONED_INLINE vi load_int(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
+HONED_INLINE vi set1_int(int32_t x) { return _mm_set1_epi32(x); }
+HONED_INLINE vi low_nibbles(vi a) { return _mm_and_si128(a, _mm_set1_epi8(15)); }
+HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm_srli_epi16(a, 4)); }
+// a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact
+HONED_INLINE vi dot4(vi a, vi u, vi s) {
+  vi even = _mm_madd_epi16(_mm_and_si128(u, _mm_set1_epi16(255)),
+                           _mm_srai_epi16(_mm_slli_epi16(s, 8), 8));
+  vi odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
+  return _mm_add_epi32(a, _mm_add_epi32(even, odd));
+}
+
 }  // namespace
 HONED_END_LEVEL

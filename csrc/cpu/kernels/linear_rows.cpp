@@ -1,0 +1,58 @@
+// Rows of x to f32, or to int8 with a scale and an offset a group.
+#include "cpu/visit.h"
+#include "ops/linear.h"
+
+HONED_BEGIN_LEVEL
+
+namespace {
+
+// The lanes as int8; n of them. |q| <= 127.
+void store_int8(int8_t* p, vi q, int n) {
+  alignas(64) int32_t lanes[kLanes];
+  __builtin_memcpy(lanes, &q, sizeof(q));
+  for (int i = 0; i < n; ++i) p[i] = int8_t(lanes[i]);
+}
+
+template <class T>
+void quantize(const T* x, int64_t count, int group, int32_t zero_point, int8_t* q, float* scale,
+              int32_t* offset) {
+  vf largest = zero();
+  for_lanes(count, [&](int64_t i, int n) { largest = vmax(largest, vabs(load(x + i, n))); });
+  float top = reduce_max(largest);
+  vf inverse = set1(top > 0 ? 127.0f / top : 0.0f);
+  vf sum = zero();
+  for_lanes(count, [&](int64_t i, int n) {
+    vf r = round_even(load(x + i, n) * inverse);
+    sum = sum + r;  // at most 64 * 127: exact
+    store_int8(q + i, to_int(r), n);
+  });
+  for (int64_t i = count; i < group; ++i) q[i] = 0;
+  *scale = top / 127.0f;
+  *offset = -zero_point * int32_t(reduce_add(sum));
+}
+
+template <class T>
+void rows(const LinearRowsArgs& a, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
+    if (a.group == 0) {
+      float* to = a.copy + r * a.k;
+      for_lanes(a.k, [&](int64_t i, int n) { store(to + i, load(x + i, n), n); });
+      continue;
+    }
+    int64_t groups = a.k_padded / a.group;
+    for (int64_t g = 0; g < groups; ++g) {
+      int64_t k = g * a.group, left = a.k - k;
+      quantize(x + k, left < a.group ? left : a.group, a.group, a.zero, a.q + r * a.k_padded + k,
+               a.scale + r * groups + g, a.offset + r * groups + g);
+    }
+  }
+}
+
+}  // namespace
+
+void linear_rows(const LinearRowsArgs& a, int64_t begin, int64_t end) {
+  visit_float(a.dtype, [&](auto t) { rows<typename decltype(t)::type>(a, begin, end); });
+}
+
+HONED_END_LEVEL

@@ -1,0 +1,90 @@
+// linear: preparing rows, checks, then the CPU table.
+#include "ops/linear.h"
+
+#include "core/arena.h"
+#include "core/check.h"
+#include "cpu/dispatch.h"
+
+namespace honed {
+
+namespace {
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+int64_t groups_of(const PackedView& w) { return w.k_padded / w.group; }
+int zero_of(WeightKind kind) { return kind == WeightKind::int8 ? 128 : 8; }
+
+}  // namespace
+
+const char* name_of(WeightKind kind) {
+  switch (kind) {
+    case WeightKind::f32: return "f32";
+    case WeightKind::f16: return "f16";
+    case WeightKind::bf16: return "bf16";
+    case WeightKind::int8: return "int8";
+    case WeightKind::int4: return "int4";
+  }
+  return "unknown";
+}
+
+bool is_integer(WeightKind kind) { return kind == WeightKind::int8 || kind == WeightKind::int4; }
+
+int64_t linear_items(const PackedView& w) { return w.gated ? w.panels / 2 : w.panels; }
+
+int64_t linear_rows_bytes(const PackedView& w, int64_t m) {
+  if (!is_integer(w.kind)) return m * w.k * 4;
+  return round_up(m * w.k_padded, 64) + m * groups_of(w) * 8;
+}
+
+LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows) {
+  LinearRowsArgs args{};
+  args.k = w.k;
+  args.k_padded = w.k_padded;
+  char* at = static_cast<char*>(block);
+  if (is_integer(w.kind)) {
+    args.group = w.group;
+    args.zero = zero_of(w.kind);
+    args.q = reinterpret_cast<int8_t*>(at);
+    args.scale = reinterpret_cast<float*>(at + round_up(m * w.k_padded, 64));
+    args.offset = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
+    *rows = {nullptr, 0, args.q, args.scale, args.offset};
+  } else {
+    args.copy = reinterpret_cast<float*>(at);
+    *rows = {args.copy, w.k, nullptr, nullptr, nullptr};
+  }
+  return args;
+}
+
+void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activation activation,
+            const TensorView* residual) {
+  HONED_CHECK_TYPE(is_float(x.dtype), "linear: input is ", name_of(x.dtype),
+                   ", expected float32, float16 or bfloat16");
+  HONED_CHECK(x.size(1) == w.k, "linear: input has ", x.size(1), " columns, expected ", w.k);
+  HONED_CHECK(y.size(0) == x.size(0) && y.size(1) == w.n, "linear: output has shape ", shape_of(y),
+              ", expected [", x.size(0), ", ", w.n, "]");
+  HONED_CHECK(!residual || (same_shape(*residual, y) && residual->dtype == y.dtype),
+              "linear: residual has shape ", residual ? shape_of(*residual) : "", ", expected ",
+              shape_of(y), " of the output's type");
+  int64_t m = x.size(0);
+  LinearArgs args{w,
+                  {x.as<const float>(), x.stride(0), nullptr, nullptr, nullptr},
+                  m,
+                  activation,
+                  residual ? residual->data : nullptr,
+                  residual ? residual->stride(0) : 0,
+                  y.data,
+                  y.stride(0),
+                  y.dtype};
+  bool as_is = x.dtype == DType::f32 && !is_integer(w.kind);
+  Scratch block(as_is ? 0 : linear_rows_bytes(w, m));
+  if (!as_is) {
+    LinearRowsArgs rows = linear_rows_args(w, m, block.as<void>(), &args.rows);
+    rows.x = x.data;
+    rows.x_stride = x.stride(0);
+    rows.dtype = x.dtype;
+    cpu::run(cpu::kernels().linear_rows, rows, m, cpu::grain_for(w.k));
+  }
+  int64_t operations = m * w.k * kPanel * (w.gated ? 2 : 1) / 8;
+  cpu::run(cpu::kernels().linear, args, linear_items(w), cpu::grain_for(operations));
+}
+
+}  // namespace honed

@@ -1,0 +1,104 @@
+// y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]              x: (M,K)  w: (N,K)  y: (M,N)
+// gated:  y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up the products with two weights
+//
+// Weights are packed once, in panels of 32 output channels, the same at every CPU level:
+//   f32, f16, bf16   [panel][k][channel]
+//   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
+//   int4             [panel][group]{[channel] f16 scales, [k / 8][channel][4] bytes}; a byte holds w + 8
+//                    of k % 8 in its low and of k % 8 + 4 in its high half
+// The last panel is padded with channels of zeros, int8 and int4 to whole groups along K with zeros.
+// A gated weight alternates panels of gate and up.
+//
+// int8 and int4 multiply integers: each row of x is rounded to int8 with one scale a group of inputs
+// (largest magnitude / 127). Float sums are f32, integer sums are exact.
+#pragma once
+#include <cstdint>
+
+#include "core/tensor_view.h"
+
+namespace honed {
+
+inline constexpr int kPanel = 32;
+
+enum class WeightKind : uint8_t { f32, f16, bf16, int8, int4 };
+enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu };
+
+const char* name_of(WeightKind kind);
+bool is_integer(WeightKind kind);
+
+// A packed weight as the kernels see it.
+struct PackedView {
+  WeightKind kind;
+  bool gated;
+  int group;
+  int64_t n, k;      // outputs (of the gated product: of each half), inputs
+  int64_t panels;    // of 32 channels; gated: both halves' panels
+  int64_t k_padded;  // whole groups
+  int64_t panel_bytes;
+  const uint8_t* data;
+  const float* scales;  // a packed channel each; nullptr but for int8
+  const float* bias;    // likewise; nullptr: none
+};
+
+// Rows of x made ready: f32, or int8 with a scale and an offset a group.
+struct LinearRows {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  const int8_t* q = nullptr;        // (M, k_padded)
+  const float* scale = nullptr;     // (M, groups)
+  const int32_t* offset = nullptr;  // (M, groups): -zero * sum of the group's q, zero = 128 or 8
+};
+
+struct LinearArgs {
+  PackedView w;
+  LinearRows rows;
+  int64_t m;
+  Activation activation;
+  const void* residual;  // nullptr: none; y's type
+  int64_t residual_stride;
+  void* y;
+  int64_t y_stride;
+  DType dtype;  // of y
+};
+
+// Items: linear_items(w) units of one output panel.
+int64_t linear_items(const PackedView& w);
+
+// Rows [begin, end) of x (any float type, unit column stride) to f32 or to int8 with scales.
+struct LinearRowsArgs {
+  const void* x;
+  int64_t x_stride;
+  DType dtype;
+  int64_t k, k_padded;
+  int group;      // 0: to f32
+  int32_t zero;   // 128 for int8 weights, 8 for int4
+  float* copy;    // (M, k)
+  int8_t* q;
+  float* scale;
+  int32_t* offset;
+};
+// What `rows` of a weight need, carved from one block of linear_rows_bytes(w, m).
+int64_t linear_rows_bytes(const PackedView& w, int64_t m);
+LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows);
+
+struct LinearPackArgs {
+  struct Source {
+    const void* data;
+    int64_t rows, row_stride, col_stride;
+    DType dtype;
+  };
+  const Source* sources;
+  int count;
+  WeightKind kind;
+  bool gated;
+  int group;
+  int64_t k, k_padded, panel_bytes;
+  uint8_t* data;
+  float* scales;
+};
+
+// y (M,N), x (M,K) with unit column strides.
+void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activation activation,
+            const TensorView* residual);
+
+}  // namespace honed
