@@ -1,7 +1,20 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
+from honed.ops.embedding import embedding
+from honed.ops.gelu import gelu
+from honed.ops.layer_norm import layer_norm
 from honed.ops.rms_norm import rms_norm
+from honed.ops.rope import rope, rope_table
+from honed.ops.silu import silu
+from honed.ops.softmax import softmax
 
 __all__ = [
+    "embedding",
+    "gelu",
+    "layer_norm",
     "rms_norm",
+    "rope",
+    "rope_table",
+    "silu",
+    "softmax",
 ]

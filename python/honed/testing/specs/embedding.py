@@ -1,0 +1,37 @@
+"""embedding over odd widths and shapes of ids."""
+
+import torch
+
+from honed import ops
+from honed.testing.spec import Case, OpSpec
+
+_SHAPES = [((1,), 5, 1), ((3,), 7, 33), ((2, 5), 11, 16), ((), 4, 9), ((0,), 4, 9), ((70,), 300, 65)]
+
+
+def _inputs(params, generator):
+    ids, rows, columns = params["shape"]
+    return {
+        "input": torch.randint(rows, ids, generator=generator, dtype=params.get("ids", torch.int64)),
+        "weight": torch.randn(rows, columns, generator=generator, dtype=torch.float64),
+    }
+
+
+def _call(function):
+    return lambda x, params: function(x["input"], x["weight"], params.get("padding_idx"))
+
+
+SPEC = OpSpec(
+    name="embedding",
+    cases=(
+        Case("int32", {"shape": ((2, 3), 9, 20), "ids": torch.int32}),
+        Case("padding_idx", {"shape": ((9,), 3, 20), "padding_idx": -1}),
+        *(Case("x".join(map(str, ids)) or "scalar", {"shape": (ids, *rest)}) for ids, *rest in _SHAPES),
+        Case("1", {"shape": ((1, 1), 1000, 576)}, bench=True),
+        Case("512", {"shape": ((1, 512), 1000, 768)}, bench=True),
+    ),
+    inputs=_inputs,
+    honed=_call(ops.embedding),
+    torch=_call(torch.nn.functional.embedding),
+    exact=True,
+    bytes=lambda params, size: 2 * size * torch.Size(params["shape"][0]).numel() * params["shape"][2],
+)

@@ -1,0 +1,37 @@
+"""gelu, both formulas, over odd sizes and the whole range of values."""
+
+import torch
+
+from honed import ops
+from honed.testing.spec import Case, OpSpec
+
+_SHAPES = [(1,), (3, 7), (5, 16), (2, 3, 33), (0, 8), (), (1, 576), (3, 1023), (4100,)]
+
+
+def _inputs(params, generator):
+    return {
+        "input": torch.randn(params["shape"], generator=generator, dtype=torch.float64)
+        * params.get("scale", 3)
+    }
+
+
+def _call(function):
+    return lambda x, params: function(x["input"], approximate=params.get("approximate", "none"))
+
+
+SPEC = OpSpec(
+    name="gelu",
+    cases=(
+        Case("tanh", {"shape": (7, 65), "approximate": "tanh"}),
+        Case("large_tanh", {"shape": (9, 50), "approximate": "tanh", "scale": 100}),
+        Case("large", {"shape": (9, 50), "scale": 100}),
+        *(Case("x".join(map(str, s)) or "scalar", {"shape": s}) for s in _SHAPES),
+        Case("1x576", {"shape": (1, 576)}, bench=True),
+        Case("512x3072", {"shape": (512, 3072)}, bench=True),
+        Case("512x3072_tanh", {"shape": (512, 3072), "approximate": "tanh"}, bench=True),
+    ),
+    inputs=_inputs,
+    honed=_call(ops.gelu),
+    torch=_call(torch.nn.functional.gelu),
+    bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
+)
