@@ -1,21 +1,14 @@
-// honed._core: PackedWeight, pack_weight, exact_kind, linear
+// honed._core.linear
 #include "ops/linear.h"
 
 #include <pybind11/stl.h>
 
-#include <memory>
-
-#include "bindings/packed_weight.h"
+#include "bindings/activation.h"
+#include "bindings/tensor.h"
 #include "core/check.h"
+#include "ops/packed_weight.h"
 
 namespace honed::bindings {
-
-WeightKind weight_kind_of(const std::string& name) {
-  for (WeightKind kind : {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8,
-                          WeightKind::int4})
-    if (name == name_of(kind)) return kind;
-  raise<ValueError>("linear: kind is '", name, "', expected f32, f16, bf16, int8 or int4");
-}
 
 Activation activation_of(const std::string& name) {
   if (name == "none") return Activation::none;
@@ -28,39 +21,6 @@ Activation activation_of(const std::string& name) {
 }
 
 namespace {
-
-// The tensors of a list, kept while their views are used.
-struct TensorList {
-  explicit TensorList(const py::list& list, const char* what) {
-    for (py::handle item : list) {
-      Tensor tensor;
-      HONED_CHECK_TYPE(tensor.borrow(item.ptr()), "linear: ", what, " are a list of tensors, got ",
-                       std::string(py::str(py::type::of(item))));
-      tensors.push_back(std::move(tensor));
-      views.push_back(tensors.back().view());
-    }
-  }
-  std::vector<Tensor> tensors;
-  std::vector<TensorView> views;
-};
-
-std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind, int group,
-                                          const std::optional<py::list>& biases, bool interleave) {
-  TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
-  py::gil_scoped_release released;
-  return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), group, interleave);
-}
-
-py::object unpack(const PackedWeight& weight) {
-  const PackedView& v = weight.view();
-  py::object like = py::module_::import("torch").attr("empty")(0);
-  Tensor prototype;
-  prototype.borrow(like.ptr());
-  int64_t shape[] = {v.gated ? 2 * v.n : v.n, v.k};
-  NewTensor out = empty(prototype, shape, DType::f32);
-  weight.unpack(out.view.as<float>());
-  return out.object;
-}
 
 py::object run(const Tensor& input, const PackedWeight& weight, const std::string& activation,
                const OptionalTensor& residual) {
@@ -89,25 +49,6 @@ py::object run(const Tensor& input, const PackedWeight& weight, const std::strin
 }  // namespace
 
 void bind_linear(py::module_& m) {
-  py::classh<PackedWeight>(m, "PackedWeight", "A weight in the layout of the linear kernels.")
-      .def_property_readonly("kind", [](const PackedWeight& w) { return name_of(w.view().kind); })
-      .def_property_readonly("out_features", [](const PackedWeight& w) { return w.view().n; })
-      .def_property_readonly("in_features", [](const PackedWeight& w) { return w.view().k; })
-      .def_property_readonly("group", [](const PackedWeight& w) { return w.view().group; })
-      .def_property_readonly("gated", [](const PackedWeight& w) { return w.view().gated; })
-      .def_property_readonly("nbytes", &PackedWeight::bytes)
-      .def("unpack", &unpack, "The f32 matrix that the kernels multiply with.");
-  m.def("pack_weight", &pack_weight, "Packs weights one below the other, or gate and up woven.",
-        py::arg("weights"), py::arg("kind"), py::arg("group") = 32, py::arg("biases") = py::none(),
-        py::arg("interleave") = false);
-  m.def(
-      "exact_kind",
-      [](const py::list& weights) {
-        TensorList w(weights, "weights");
-        py::gil_scoped_release released;
-        return name_of(exact_kind(w.views));
-      },
-      "The cheapest kind that holds every value exactly: f16, bf16 or f32.", py::arg("weights"));
   m.def("linear", &run, "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none());
 }

@@ -16,6 +16,7 @@ namespace py = pybind11;
 #define HONED_KERNEL(name, Args)
 #include "ops.def"
 #undef HONED_OP
+void bind_engine(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
   py::register_exception_translator([](std::exception_ptr error) {
@@ -41,6 +42,7 @@ PYBIND11_MODULE(_core, m) {
 #include "ops.def"
 #undef HONED_OP
 #undef HONED_KERNEL
+  bind_engine(m);
   cpu::level();  // a bad HONED_ISA fails here, at import
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t groups_of(const PackedView& w) { return w.k_padded / w.group; }
-int zero_of(WeightKind kind) { return kind == WeightKind::int8 ? 128 : 8; }
 
 }  // namespace
 
@@ -42,11 +41,10 @@ LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, Lin
   char* at = static_cast<char*>(block);
   if (is_integer(w.kind)) {
     args.group = w.group;
-    args.zero = zero_of(w.kind);
     args.q = reinterpret_cast<int8_t*>(at);
     args.scale = reinterpret_cast<float*>(at + round_up(m * w.k_padded, 64));
-    args.offset = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
-    *rows = {nullptr, 0, args.q, args.scale, args.offset};
+    args.sum = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
+    *rows = {nullptr, 0, args.q, args.scale, args.sum};
   } else {
     args.copy = reinterpret_cast<float*>(at);
     *rows = {args.copy, w.k, nullptr, nullptr, nullptr};

@@ -1,11 +1,12 @@
 // y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]              x: (M,K)  w: (N,K)  y: (M,N)
 // gated:  y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up the products with two weights
 //
-// Weights are packed once, in panels of 32 output channels, the same at every CPU level:
+// Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at every CPU level:
 //   f32, f16, bf16   [panel][k][channel]
 //   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
-//   int4             [panel][group]{[channel] f16 scales, [k / 8][channel][4] bytes}; a byte holds w + 8
-//                    of k % 8 in its low and of k % 8 + 4 in its high half
+//   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows, [k / 8][channel][4] bytes};
+//                    w = step * q + low, q in [0, 15]; a byte holds q of k % 8 in its low and of
+//                    k % 8 + 4 in its high half
 // The last panel is padded with channels of zeros, int8 and int4 to whole groups along K with zeros.
 // A gated weight alternates panels of gate and up.
 //
@@ -46,7 +47,7 @@ struct LinearRows {
   int64_t x_stride = 0;
   const int8_t* q = nullptr;        // (M, k_padded)
   const float* scale = nullptr;     // (M, groups)
-  const int32_t* offset = nullptr;  // (M, groups): -zero * sum of the group's q, zero = 128 or 8
+  const int32_t* sum = nullptr;     // (M, groups): of the group's q
 };
 
 struct LinearArgs {
@@ -70,32 +71,15 @@ struct LinearRowsArgs {
   int64_t x_stride;
   DType dtype;
   int64_t k, k_padded;
-  int group;      // 0: to f32
-  int32_t zero;   // 128 for int8 weights, 8 for int4
-  float* copy;    // (M, k)
+  int group;    // 0: to f32
+  float* copy;  // (M, k)
   int8_t* q;
   float* scale;
-  int32_t* offset;
+  int32_t* sum;
 };
 // What `rows` of a weight need, carved from one block of linear_rows_bytes(w, m).
 int64_t linear_rows_bytes(const PackedView& w, int64_t m);
 LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows);
-
-struct LinearPackArgs {
-  struct Source {
-    const void* data;
-    int64_t rows, row_stride, col_stride;
-    DType dtype;
-  };
-  const Source* sources;
-  int count;
-  WeightKind kind;
-  bool gated;
-  int group;
-  int64_t k, k_padded, panel_bytes;
-  uint8_t* data;
-  float* scales;
-};
 
 // y (M,N), x (M,K) with unit column strides.
 void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activation activation,

@@ -1,4 +1,4 @@
-// Owns a packed weight (layout: ops/linear.h).
+// Owns a packed weight: made by quantize_weight, read by linear.
 #pragma once
 #include <memory>
 #include <vector>

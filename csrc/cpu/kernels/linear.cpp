@@ -66,15 +66,16 @@ void int_tile(const LinearArgs& a, const uint8_t* w, int first, int64_t row, flo
   const int64_t groups = p.k_padded / p.group;
   const int8_t* q = a.rows.q + row * p.k_padded;
   const float* scale = a.rows.scale + row * groups;
-  const int32_t* offset = a.rows.offset + row * groups;
+  const int32_t* q_sum = a.rows.sum + row * groups;
   vf sum[MR][kWide];
   for (int m = 0; m < MR; ++m)
     for (int v = 0; v < kWide; ++v) sum[m][v] = zero();
   for (int64_t g = 0; g < groups; ++g) {
     vi part[MR][kWide];
     for (int m = 0; m < MR; ++m)
-      for (int v = 0; v < kWide; ++v) part[m][v] = set1_int(offset[m * groups + g]);
-    const uint8_t* quads = kInt4 ? w + kPanel * 2 : w;
+      for (int v = 0; v < kWide; ++v)  // int8 bytes are w + 128
+        part[m][v] = set1_int(kInt4 ? 0 : -128 * q_sum[m * groups + g]);
+    const uint8_t* quads = kInt4 ? w + kPanel * 4 : w;
     for (int i = 0; i < p.group; i += 8) {
       vi low[kWide], high[kWide];
       for (int v = 0; v < kWide; ++v) {
@@ -100,14 +101,21 @@ void int_tile(const LinearArgs& a, const uint8_t* w, int first, int64_t row, flo
         }
       }
     }
-    vf weight_scale[kWide];
+    vf step[kWide], low[kWide];
     if constexpr (kInt4)
-      for (int v = 0; v < kWide; ++v)
-        weight_scale[v] = load(reinterpret_cast<const f16*>(w) + first + v * kLanes);
+      for (int v = 0; v < kWide; ++v) {
+        const f16* steps = reinterpret_cast<const f16*>(w) + first + v * kLanes;
+        step[v] = load(steps);
+        low[v] = load(steps + kPanel);
+      }
     for (int m = 0; m < MR; ++m) {
-      vf s = set1(scale[m * groups + g]);
-      for (int v = 0; v < kWide; ++v)
-        sum[m][v] = fmadd(to_float(part[m][v]), kInt4 ? s * weight_scale[v] : s, sum[m][v]);
+      float s = scale[m * groups + g];
+      vf all = set1(s), total = set1(s * float(q_sum[m * groups + g]));
+      for (int v = 0; v < kWide; ++v) {
+        vf product = to_float(part[m][v]);
+        if constexpr (kInt4) sum[m][v] = fmadd(total, low[v], sum[m][v]);
+        sum[m][v] = fmadd(kInt4 ? product * step[v] : product, all, sum[m][v]);
+      }
     }
     w = quads;
   }
@@ -149,9 +157,9 @@ HONED_INLINE vf activate(vf x, Activation activation) {
   switch (activation) {
     case Activation::none: return x;
     case Activation::relu: return vmax(zero(), x);
-    case Activation::gelu: return vgelu_tanh(x);
+    case Activation::gelu: return vgelu(x);
     case Activation::gelu_tanh: return vgelu_tanh(x);
-    case Activation::silu: return x * vsigmoid(x);
+    case Activation::silu: return vsilu(x);
   }
   return x;
 }

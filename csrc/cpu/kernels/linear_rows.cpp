@@ -14,8 +14,8 @@ void store_int8(int8_t* p, vi q, int n) {
 }
 
 template <class T>
-void quantize(const T* x, int64_t count, int group, int32_t zero_point, int8_t* q, float* scale,
-              int32_t* offset) {
+void quantize(const T* x, int64_t count, int group, int8_t* q, float* scale,
+              int32_t* q_sum) {
   vf largest = zero();
   for_lanes(count, [&](int64_t i, int n) { largest = vmax(largest, vabs(load(x + i, n))); });
   float top = reduce_max(largest);
@@ -28,7 +28,7 @@ void quantize(const T* x, int64_t count, int group, int32_t zero_point, int8_t* 
   });
   for (int64_t i = count; i < group; ++i) q[i] = 0;
   *scale = top / 127.0f;
-  *offset = -zero_point * int32_t(reduce_add(sum));
+  *q_sum = int32_t(reduce_add(sum));
 }
 
 template <class T>
@@ -43,8 +43,8 @@ void rows(const LinearRowsArgs& a, int64_t begin, int64_t end) {
     int64_t groups = a.k_padded / a.group;
     for (int64_t g = 0; g < groups; ++g) {
       int64_t k = g * a.group, left = a.k - k;
-      quantize(x + k, left < a.group ? left : a.group, a.group, a.zero, a.q + r * a.k_padded + k,
-               a.scale + r * groups + g, a.offset + r * groups + g);
+      quantize(x + k, left < a.group ? left : a.group, a.group, a.q + r * a.k_padded + k,
+               a.scale + r * groups + g, a.sum + r * groups + g);
     }
   }
 }

@@ -1,6 +1,7 @@
 // Weights into panels; int4 scales by search.
+#include "ops/quantize_weight.h"
+
 #include "cpu/visit.h"
-#include "ops/linear.h"
 
 HONED_BEGIN_LEVEL
 
@@ -9,13 +10,13 @@ namespace {
 constexpr int kMaxGroup = 64;
 
 // Inputs [k0, k0 + count) of a panel's 32 channels as f32 [k][channel], zeros where there are none.
-void gather(const LinearPackArgs& a, int64_t panel, int64_t k0, int count, float* out) {
+void gather(const QuantizeWeightArgs& a, int64_t panel, int64_t k0, int count, float* out) {
   for (int c = 0; c < kPanel; ++c) {
     int s = a.gated ? int(panel % 2) : 0;
     int64_t row = a.gated ? panel / 2 * kPanel + c : panel * kPanel + c;
     if (!a.gated)
       for (; s + 1 < a.count && row >= a.sources[s].rows; ++s) row -= a.sources[s].rows;
-    const LinearPackArgs::Source& w = a.sources[s];
+    const QuantizeWeightArgs::Source& w = a.sources[s];
     bool there = row < w.rows;
     visit_float(w.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
@@ -29,7 +30,7 @@ void gather(const LinearPackArgs& a, int64_t panel, int64_t k0, int count, float
 }
 
 template <class T>
-void pack_float(const LinearPackArgs& a, int64_t panel) {
+void pack_float(const QuantizeWeightArgs& a, int64_t panel) {
   T* to = reinterpret_cast<T*>(a.data + panel * a.panel_bytes);
   float block[kMaxGroup * kPanel];
   for (int64_t k = 0; k < a.k; k += kMaxGroup) {
@@ -44,7 +45,7 @@ int rounded(float x, int low, int high) {
   return q < low ? low : q > high ? high : q;
 }
 
-void pack_int8(const LinearPackArgs& a, int64_t panel) {
+void pack_int8(const QuantizeWeightArgs& a, int64_t panel) {
   uint8_t* to = a.data + panel * a.panel_bytes;
   float block[kMaxGroup * kPanel];
   float largest[kPanel] = {};
@@ -69,66 +70,80 @@ void pack_int8(const LinearPackArgs& a, int64_t panel) {
   }
 }
 
-// The scales of one group's channels: of some candidates around largest / 8, both signs, the one with
-// the least squared error after its best refit to the integers it rounds to.
-void search_scales(const float* block, int group, float* scales) {
+HONED_INLINE vf to_code(vf x, vf low, vf inverse) {
+  return vmin(set1(15.0f), vmax(zero(), round_even((x - low) * inverse)));
+}
+
+// Step and low of one group's channels (QuantizeWeightArgs has the rule).
+void search_steps(const float* block, int group, float* steps, float* lows) {
+  // The range may shrink by this part at either end: Gaussian weights win at about 0.05, weights that
+  // come from a 4-bit grid at 0, where the fit is exact.
+  const float kShrink[] = {0.0f, 0.015f, 0.03f, 0.05f, 0.07f, 0.09f, 0.12f};
+  const vf count = set1(float(group));
   for (int c = 0; c < kPanel; c += kLanes) {
-    vf largest = zero(), extreme = zero();  // extreme keeps the sign of the largest magnitude
+    vf least = load(block + c), most = least, sum_x = zero(), sum_xx = zero();
     for (int i = 0; i < group; ++i) {
       vf x = load(block + i * kPanel + c);
-      extreme = select_less(largest, vabs(x), x, extreme);
-      largest = vmax(largest, vabs(x));
+      least = vmin(least, x);
+      most = vmax(most, x);
+      sum_x = sum_x + x;
+      sum_xx = fmadd(x, x, sum_xx);
     }
-    vf best_scale = zero(), best_gain = zero();
-    constexpr int kCandidates = 16;
-    for (int j = 0; j < kCandidates; ++j) {
-      // -8 s = extreme at 8.0: divisors from 6.6 to 9.0, the range in which every winner was found.
-      vf scale = extreme * set1(-1.0f / (6.6f + 0.16f * float(j)));
-      vf inverse = select_less(zero(), largest, set1(1.0f) / scale, zero());
-      vf xq = zero(), qq = zero();
+    vf mean = sum_x / count, best_step = zero(), best_low = mean;  // all equal: q = 0
+    vf best_gain = zero();
+    for (float shrink : kShrink) {
+      vf inset = (most - least) * set1(shrink);
+      vf low = least + inset, step = (most - least - inset - inset) * set1(1.0f / 15.0f);
+      vf inverse = select_less(zero(), step, set1(1.0f) / step, zero());
+      vf sum_q = zero(), sum_qq = zero(), sum_qx = zero();
       for (int i = 0; i < group; ++i) {
-        vf x = load(block + i * kPanel + c);
-        vf q = vmin(set1(7.0f), vmax(set1(-8.0f), round_even(x * inverse)));
-        xq = fmadd(x, q, xq);
-        qq = fmadd(q, q, qq);
+        vf x = load(block + i * kPanel + c), q = to_code(x, low, inverse);
+        sum_q = sum_q + q;
+        sum_qq = fmadd(q, q, sum_qq);
+        sum_qx = fmadd(q, x - mean, sum_qx);
       }
-      // With the scale refitted to xq / qq the squared error is sum x^2 - xq^2 / qq.
-      vf gain = select_less(zero(), qq, xq * xq / qq, zero());
-      vf refit = select_less(zero(), qq, xq / qq, zero());
-      best_scale = select_less(best_gain, gain, refit, best_scale);
+      // Least squares of x on q: what it explains of the variance is its gain.
+      vf spread = sum_qq - sum_q * sum_q / count;
+      vf fitted = select_less(zero(), spread, sum_qx / spread, zero());
+      vf gain = fitted * sum_qx;
+      best_step = select_less(best_gain, gain, fitted, best_step);
+      best_low = select_less(best_gain, gain, mean - fitted * sum_q / count, best_low);
       best_gain = vmax(best_gain, gain);
     }
-    store(scales + c, best_scale);
+    store(steps + c, best_step);
+    store(lows + c, best_low);
   }
 }
 
-void pack_int4(const LinearPackArgs& a, int64_t panel) {
+void pack_int4(const QuantizeWeightArgs& a, int64_t panel) {
   uint8_t* to = a.data + panel * a.panel_bytes;
-  float block[kMaxGroup * kPanel], scales[kPanel];
+  alignas(64) float block[kMaxGroup * kPanel], steps[2 * kPanel], codes[8 * kPanel];
   for (int64_t k = 0; k < a.k_padded; k += a.group) {
     gather(a, panel, k, a.group, block);
-    search_scales(block, a.group, scales);
+    search_steps(block, a.group, steps, steps + kPanel);
     f16* stored = reinterpret_cast<f16*>(to);
-    for (int c = 0; c < kPanel; c += kLanes) {
-      store(stored + c, load(scales + c));
-      store(scales + c, load(stored + c));  // round with the scale as stored
+    for (int c = 0; c < 2 * kPanel; c += kLanes) {
+      store(stored + c, load(steps + c));
+      store(steps + c, load(stored + c));  // round with step and low as stored
     }
-    to += kPanel * 2;
-    for (int i = 0; i < a.group; i += 8)
+    to += kPanel * 4;
+    for (int i = 0; i < a.group; i += 8, to += kPanel * 4) {
+      for (int c = 0; c < kPanel; c += kLanes) {
+        vf step = load(steps + c), low = load(steps + kPanel + c);
+        vf inverse = select_less(zero(), step, set1(1.0f) / step, zero());
+        for (int j = 0; j < 8; ++j)
+          store(codes + j * kPanel + c, to_code(load(block + (i + j) * kPanel + c), low, inverse));
+      }
       for (int c = 0; c < kPanel; ++c)
-        for (int j = 0; j < 4; ++j) {
-          float inverse = scales[c] != 0 ? 1.0f / scales[c] : 0.0f;
-          int low = rounded(block[(i + j) * kPanel + c] * inverse, -8, 7) + 8;
-          int high = rounded(block[(i + j + 4) * kPanel + c] * inverse, -8, 7) + 8;
-          to[(i / 8 * kPanel + c) * 4 + j] = uint8_t(low | high << 4);
-        }
-    to += a.group / 2 * kPanel;
+        for (int j = 0; j < 4; ++j)
+          to[c * 4 + j] = uint8_t(int(codes[j * kPanel + c]) | int(codes[(j + 4) * kPanel + c]) << 4);
+    }
   }
 }
 
 }  // namespace
 
-void linear_pack(const LinearPackArgs& a, int64_t begin, int64_t end) {
+void quantize_weight(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
   for (int64_t panel = begin; panel < end; ++panel) switch (a.kind) {
       case WeightKind::f32: pack_float<float>(a, panel); break;
       case WeightKind::f16: pack_float<f16>(a, panel); break;

@@ -1,9 +1,10 @@
-// Packing: checks, sizes, then the CPU table.
-#include "ops/packed_weight.h"
+// quantize_weight: checks, sizes, then the CPU table.
+#include "ops/quantize_weight.h"
 
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/packed_weight.h"
 
 namespace honed {
 
@@ -17,7 +18,7 @@ int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
     case WeightKind::f16:
     case WeightKind::bf16: return k_padded * kPanel * 2;
     case WeightKind::int8: return k_padded * kPanel;
-    case WeightKind::int4: return k_padded / group * kPanel * (2 + group / 2);
+    case WeightKind::int4: return k_padded / group * kPanel * (4 + group / 2);
   }
   return 0;
 }
@@ -39,7 +40,7 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   HONED_CHECK(!gated || (weights.size() == 2 && same_shape(weights[0], weights[1])),
               "linear: a gated weight takes two weights of one shape, got ", weights.size());
   HONED_CHECK(group == 32 || group == 64, "linear: group is ", group, ", expected 32 or 64");
-  std::vector<LinearPackArgs::Source> sources;
+  std::vector<QuantizeWeightArgs::Source> sources;
   int64_t n = 0;
   for (const TensorView& w : weights) {
     HONED_CHECK(w.ndim == 2, "linear: weight has shape ", shape_of(w), ", expected (N, K)");
@@ -65,9 +66,9 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
     scales_.resize(size_t(view_.panels * kPanel));
     view_.scales = scales_.data();
   }
-  LinearPackArgs args{sources.data(),  int(sources.size()), kind,        gated,         group, view_.k,
+  QuantizeWeightArgs args{sources.data(),  int(sources.size()), kind,        gated,         group, view_.k,
                       view_.k_padded, view_.panel_bytes,   data_.get(), scales_.data()};
-  cpu::run(cpu::kernels().linear_pack, args, view_.panels, 1);
+  cpu::run(cpu::kernels().quantize_weight, args, view_.panels, 1);
   if (!biases.empty()) pack_bias(weights, biases);
 }
 
@@ -118,11 +119,12 @@ void PackedWeight::unpack(float* out) const {
         int q = panel[(i / 4 * kPanel + lane) * 4 + i % 4];
         value = float(q - 128) * v.scales[c];
       } else {
-        const uint8_t* block = panel + i / v.group * kPanel * (2 + v.group / 2);
+        const uint8_t* block = panel + i / v.group * kPanel * (4 + v.group / 2);
+        const f16* steps = reinterpret_cast<const f16*>(block);
         int64_t j = i % v.group;
-        uint8_t byte = block[kPanel * 2 + (j / 8 * kPanel + lane) * 4 + j % 4];
-        value = float((j % 8 < 4 ? byte & 15 : byte >> 4) - 8) *
-                to_float(reinterpret_cast<const f16*>(block)[lane]);
+        uint8_t byte = block[kPanel * 4 + (j / 8 * kPanel + lane) * 4 + j % 4];
+        value = float(j % 8 < 4 ? byte & 15 : byte >> 4) * to_float(steps[lane]) +
+                to_float(steps[kPanel + lane]);
       }
       out[row * v.k + i] = value;
     }

@@ -1,0 +1,23 @@
+// Copies token rows into the cache, rounding to its type.
+#include "ops/cache_append.h"
+
+#include "cpu/visit.h"
+
+HONED_BEGIN_LEVEL
+
+void cache_append(const CacheAppendArgs& a, int64_t begin, int64_t end) {
+  visit_float(a.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t b = i / a.time, t = i % a.time;
+      for (int64_t h = 0; h < a.heads; ++h) {
+        const float* from = a.from + i * a.from_stride + h * a.head_dim;
+        T* to = static_cast<T*>(a.to) + b * a.to_batch_stride + h * a.to_head_stride +
+                (a.first + t) * a.head_dim;
+        for_lanes(a.head_dim, [&](int64_t c, int n) { store(to + c, load(from + c, n), n); });
+      }
+    }
+  });
+}
+
+HONED_END_LEVEL
