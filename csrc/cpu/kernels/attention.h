@@ -25,12 +25,25 @@ HONED_INLINE int64_t keys_end(const AttentionArgs& a, int64_t t) {
   return end < 0 ? 0 : end < a.kv_len ? end : a.kv_len;
 }
 
-// True where the key mask hides all of n keys.
-HONED_INLINE bool none_seen(const AttentionArgs& a, int64_t b, int64_t k0, int64_t n) {
-  if (!a.key_mask) return false;
-  const uint8_t* seen = a.key_mask + b * a.key_mask_stride + k0;
-  for (int64_t k = 0; k < n; ++k)
-    if (seen[k]) return false;
+HONED_INLINE bool none_of(const uint8_t* seen, int n) {
+  uint64_t eight;
+  for (; n >= 8; n -= 8, seen += 8) {
+    __builtin_memcpy(&eight, seen, 8);
+    if (eight) return false;
+  }
+  for (; n > 0; --n)
+    if (*seen++) return false;
+  return true;
+}
+HONED_INLINE bool all_of(const uint8_t* seen, int n) {
+  uint64_t eight;
+  for (; n >= 8; n -= 8, seen += 8) {
+    __builtin_memcpy(&eight, seen, 8);
+    if ((eight - 0x0101010101010101u) & ~eight & 0x8080808080808080u)
+      return false;  // has a zero byte
+  }
+  for (; n > 0; --n)
+    if (!*seen++) return false;
   return true;
 }
 
@@ -61,21 +74,35 @@ HONED_INLINE void store_result(const AttentionArgs& a, int64_t b, int64_t h, int
   });
 }
 
-// score[k * step] += mask[b, h, t, k0 + k], or -infinity where a boolean mask says no
+// Key k0 of row (b, h, t) of a boolean mask.
+HONED_INLINE const uint8_t* mask_row(const AttentionArgs& a, int64_t b, int64_t h, int64_t t,
+                                     int64_t k0) {
+  return static_cast<const uint8_t*>(a.mask) + b * a.mask_stride[0] + h * a.mask_stride[1] +
+         t * a.mask_stride[2] + k0 * a.mask_stride[3];
+}
+
+// score[k * step] += mask[b, h, t, k0 + k], or -infinity where a boolean mask says no; at most
+// kDecodeKeys
 HONED_INLINE void add_mask(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int64_t k0,
                            int keys, float* score, int64_t step) {
   int64_t along = a.mask_stride[3];
-  int64_t at = b * a.mask_stride[0] + h * a.mask_stride[1] + t * a.mask_stride[2] + k0 * along;
   if (a.mask_dtype == DType::boolean) {
-    const uint8_t* seen = static_cast<const uint8_t*>(a.mask) + at;
+    const uint8_t* seen = mask_row(a, b, h, t, k0);
+    if (along == 1 && all_of(seen, keys)) return;
     for (int k = 0; k < keys; ++k)
       if (!seen[k * along]) score[k * step] = kMinusInf;
     return;
   }
+  alignas(64) float values[kDecodeKeys];
+  int64_t at = b * a.mask_stride[0] + h * a.mask_stride[1] + t * a.mask_stride[2] + k0 * along;
   visit_float(a.mask_dtype, [&](auto tag) {
     const auto* mask = static_cast<const typename decltype(tag)::type*>(a.mask) + at;
-    for (int k = 0; k < keys; ++k) score[k * step] += reduce_add(load(mask + k * along, 1));
+    if (along == 1)
+      for_lanes(keys, [&](int64_t i, int n) { store(values + i, load(mask + i, n), n); });
+    else
+      for (int k = 0; k < keys; ++k) store(values + k, load(mask + k * along, 1), 1);
   });
+  for (int k = 0; k < keys; ++k) score[k * step] += values[k];
 }
 
 // vexp for x <= 0: 0 below -87.3, NaN stays NaN.

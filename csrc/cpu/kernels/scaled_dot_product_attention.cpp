@@ -86,6 +86,16 @@ Left as_float(const void* data, DType dtype, int64_t stride, int64_t from, int64
   return {buffer, cols, 1};
 }
 
+HONED_INLINE void transpose4(const float* from, int64_t from_ld, float* to, int64_t to_ld) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_ld);
+  __m128 c = _mm_loadu_ps(from + 2 * from_ld), d = _mm_loadu_ps(from + 3 * from_ld);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + to_ld, b);
+  _mm_storeu_ps(to + 2 * to_ld, c);
+  _mm_storeu_ps(to + 3 * to_ld, d);
+}
+
 // A block of rows of one key head, and its buffers: 64 KiB.
 class Block {
  public:
@@ -111,7 +121,7 @@ class Block {
     bool first = true;
     for (int64_t k0 = 0; k0 < end; k0 += ld_) {
       int n = int(end - k0 < ld_ ? end - k0 : ld_);
-      if (none_seen(a_, b_, k0, n)) continue;
+      if (hidden(k0, n)) continue;
       Left keys = as_float(head(a_.k, a_.k_stride, a_.kv_dtype, b_, g_), a_.kv_dtype,
                            a_.k_stride[2], k0, n, a_.head_dim, converted_);
       product(keys, n, a_.head_dim, query_, score_, ld_, vecs_, nullptr);
@@ -129,11 +139,16 @@ class Block {
 
  private:
   void load_queries() {
-    vf scale = set1(a_.scale);
-    alignas(64) float row[kMaxHeadDim];
-    for (int r = 0; r < vecs_ * kLanes; ++r) {
-      if (r < rows_) load_query(a_, b_, g_, (row0_ + r) % group_, (row0_ + r) / group_, scale, row);
-      for (int64_t d = 0; d < a_.head_dim; ++d) query_[d * ld_ + r] = r < rows_ ? row[d] : 0.0f;
+    alignas(64) float row[4][kMaxHeadDim];
+    int64_t dim = (a_.head_dim + 3) / 4 * 4;
+    for (int r = 0; r < vecs_ * kLanes; r += 4) {
+      for (int i = 0; i < 4; ++i) {
+        bool real = r + i < rows_;
+        if (real) load_query(a_, b_, g_, head_of(r + i), query_of(r + i), set1(a_.scale), row[i]);
+        for (int64_t d = real ? a_.head_dim : 0; d < dim; ++d) row[i][d] = 0.0f;
+      }
+      for (int64_t d = 0; d < dim; d += 4)
+        transpose4(row[0] + d, kMaxHeadDim, query_ + d * ld_ + r, ld_);
     }
   }
 
@@ -146,17 +161,29 @@ class Block {
       }
   }
 
+  // True where no row sees one of these keys, as far as that is quickly said.
+  bool hidden(int64_t k0, int keys) const {
+    if (a_.key_mask && none_of(a_.key_mask + b_ * a_.key_mask_stride + k0, keys)) return true;
+    if (!a_.mask || a_.mask_dtype != DType::boolean || a_.mask_stride[3] != 1) return false;
+    for (int r = 0; r < rows_; ++r)
+      if (!none_of(mask_row(a_, b_, g_ * group_ + head_of(r), query_of(r), k0), keys)) return false;
+    return true;
+  }
+
+  void hide_keys(const uint8_t* seen, int64_t step, int keys) {
+    for (int k = 0; k < keys; ++k)
+      if (!seen[k * step])
+        for (int v = 0; v < vecs_; ++v) store(score_ + k * ld_ + v * kLanes, set1(kMinusInf));
+  }
+
   void mask(int64_t k0, int keys) {
-    if (a_.key_mask) {
-      const uint8_t* seen = a_.key_mask + b_ * a_.key_mask_stride + k0;
-      for (int k = 0; k < keys; ++k)
-        if (!seen[k])
-          for (int v = 0; v < vecs_; ++v) store(score_ + k * ld_ + v * kLanes, set1(kMinusInf));
-    }
-    if (a_.mask)
+    if (a_.key_mask) hide_keys(a_.key_mask + b_ * a_.key_mask_stride + k0, 1, keys);
+    if (a_.mask && a_.mask_dtype == DType::boolean && a_.mask_stride[1] == 0 &&
+        a_.mask_stride[2] == 0)
+      hide_keys(mask_row(a_, b_, 0, 0, k0), a_.mask_stride[3], keys);
+    else if (a_.mask)
       for (int r = 0; r < rows_; ++r)
-        add_mask(a_, b_, g_ * group_ + (row0_ + r) % group_, (row0_ + r) / group_, k0, keys,
-                 score_ + r, ld_);
+        add_mask(a_, b_, g_ * group_ + head_of(r), query_of(r), k0, keys, score_ + r, ld_);
     if (a_.causal && k0 + keys > keys_end(a_, row0_ / group_)) {
       alignas(64) float seen[64];  // keys of this block that a row sees
       for (int r = 0; r < vecs_ * kLanes; ++r)
@@ -188,14 +215,25 @@ class Block {
   }
 
   void store_results(bool nothing_seen) {
-    alignas(64) float row[kMaxHeadDim];
-    for (int r = 0; r < rows_; ++r) {
-      float scale = nothing_seen || sum_[r] == 0.0f ? 0.0f : 1.0f / sum_[r];
-      for (int64_t d = 0; d < a_.value_dim; ++d)
-        row[d] = scale == 0.0f ? 0.0f : result_[d * ld_ + r] * scale;
-      store_result(a_, b_, g_ * group_ + (row0_ + r) % group_, (row0_ + r) / group_, row);
+    alignas(64) float row[4][kMaxHeadDim];
+    int64_t dim = (a_.value_dim + 3) / 4 * 4;
+    for (int r = 0; r < rows_; r += 4) {
+      if (!nothing_seen)
+        for (int64_t d = 0; d < dim; d += 4)
+          transpose4(result_ + d * ld_ + r, ld_, row[0] + d, kMaxHeadDim);
+      for (int i = 0; i < 4 && r + i < rows_; ++i) {
+        vf scale = set1(nothing_seen || sum_[r + i] == 0.0f ? 0.0f : 1.0f / sum_[r + i]);
+        for_lanes(a_.value_dim, [&](int64_t d, int n) {
+          store(row[i] + d, nothing_seen ? zero() : load(row[i] + d, n) * scale);
+        });
+        store_result(a_, b_, g_ * group_ + head_of(r + i), query_of(r + i), row[i]);
+      }
     }
   }
+
+  // Row r of the block is query query_of(r) of head head_of(r) of the group.
+  int64_t head_of(int r) const { return (row0_ + r) % group_; }
+  int64_t query_of(int r) const { return (row0_ + r) / group_; }
 
   const AttentionArgs& a_;
   int64_t b_, g_, row0_, group_, ld_;
