@@ -3,18 +3,26 @@
 from honed.ops.embedding import embedding
 from honed.ops.gelu import gelu
 from honed.ops.layer_norm import layer_norm
+from honed.ops.linear import linear
+from honed.ops.quantize_weight import quantize_weight
 from honed.ops.rms_norm import rms_norm
 from honed.ops.rope import rope, rope_table
 from honed.ops.silu import silu
 from honed.ops.softmax import softmax
+from honed.ops.sample import sample
+from honed.ops.scaled_dot_product_attention import scaled_dot_product_attention
 
 __all__ = [
     "embedding",
     "gelu",
     "layer_norm",
+    "linear",
+    "quantize_weight",
     "rms_norm",
     "rope",
     "rope_table",
     "silu",
     "softmax",
+    "sample",
+    "scaled_dot_product_attention",
 ]

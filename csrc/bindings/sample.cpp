@@ -1,0 +1,37 @@
+// honed._core.sample
+#include "ops/sample.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/tensor.h"
+#include "core/check.h"
+
+namespace honed::bindings {
+
+void bind_sample(py::module_& m) {
+  m.def(
+      "sample",
+      [](const Tensor& logits, float temperature, int64_t top_k, double top_p, double min_p,
+         bool do_sample, const std::vector<uint64_t>& seeds, uint64_t counter) {
+        require_cpu("sample", {&logits});
+        HONED_CHECK(logits->ndim == 2, "sample: logits have shape ", shape_of(logits.view()),
+                    ", expected (B,V)");
+        HONED_CHECK(!do_sample || temperature == 0.0f || int64_t(seeds.size()) == logits->size(0),
+                    "sample: ", seeds.size(), " seeds, expected one for each of ", logits->size(0),
+                    " rows");
+        Rows rows(logits.view());
+        int64_t count = logits->size(0);
+        NewTensor out = empty(logits, {&count, 1}, DType::i64);
+        {
+          py::gil_scoped_release released;
+          sample(out.view.as<int64_t>(), rows.view(), temperature, top_k, top_p, min_p, do_sample,
+                 seeds.data(), counter);
+        }
+        return out.object;
+      },
+      "One token a row of logits.", py::arg("logits"), py::arg("temperature"), py::arg("top_k"),
+      py::arg("top_p"), py::arg("min_p"), py::arg("do_sample"), py::arg("seeds"),
+      py::arg("counter"));
+}
+
+}  // namespace honed::bindings
