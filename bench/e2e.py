@@ -2,9 +2,9 @@
 
     python bench/e2e.py --model smollm2 --providers hf,honed,honed-int8,llama.cpp-q8_0 --rounds 7
 
-Greedy text is checked before anything is timed. Ratios are medians of the ratios inside a round, so that a slow
-minute of the machine hits both sides. ``share`` is the part of the decode time that reading the weights once, at
-the measured bandwidth, would take.
+Greedy text is checked before anything is timed. Ratios are medians of the ratios inside a round, so that a
+slow minute of the machine hits both sides. ``share`` is the part of the decode time that reading the weights
+once, at the measured bandwidth, would take.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import honed
 
 DEFAULT = "hf,honed,honed-int8,honed-int4,llama.cpp-f16,llama.cpp-q8_0,llama.cpp-q4_0"
 TEXT = (
-    "The keeper of the lighthouse wrote down the weather every morning, the ships he had seen, and the oil he "
-    "had burned. In winter the page was short, for there was little to see but snow. "
+    "The keeper of the lighthouse wrote down the weather every morning, the ships he had seen, and the oil "
+    "he had burned. In winter the page was short, for there was little to see but snow. "
 )
 CHECKED = 32  # greedy tokens compared with hf's
 
 
 def prompt(model: str, count: int) -> list[int]:
-    """``count`` token ids: of a plain text where the model has a tokenizer, else spread over the vocabulary."""
+    """``count`` token ids: of a text where the model has a tokenizer, else spread over the vocabulary."""
     if (folder(model) / "tokenizer.json").exists():
         from transformers import AutoTokenizer
 
@@ -127,7 +127,8 @@ def print_table(rows: list[dict]) -> None:
     print(f" {'x hf':>6} {'x l.cpp':>7} {'MB':>6} {'same':>6}")
     for row in rows:
         print(
-            f"{row['provider']:18} {row['decode_tokens_s']:>10} {row['decode_vs_hf']:>6} {row['decode_vs_peer']:>7} "
+            f"{row['provider']:18} {row['decode_tokens_s']:>10} {row['decode_vs_hf']:>6} "
+            f"{row['decode_vs_peer']:>7} "
             f"{row['share_of_bandwidth']:>6} {row['prefill_tokens_s']:>11} {row['prefill_vs_hf']:>6} "
             f"{row['prefill_vs_peer']:>7} {row['weight_mb']:>6} {row['same_tokens']:>6}"
         )

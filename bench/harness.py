@@ -130,7 +130,8 @@ def machine_card(threads: int, packages=("torch", "numpy")) -> str:
     return "\n".join(
         [
             f"machine    {cpu_model()}, {info.cpus} cores, {threads} threads used, level {info.level}",
-            f"software   honed {info.version} ({git_sha()}), {versions(*packages)}, Python {platform.python_version()}",
+            f"software   honed {info.version} ({git_sha()}), {versions(*packages)}, "
+            f"Python {platform.python_version()}",
             f"reading    {reads}",
             f"f32 FMA    {fma_rate(threads) / 1e9:.0f} GFLOP/s",
         ]

@@ -1,4 +1,4 @@
-"""The ways to run one model that bench/e2e.py compares: each gives greedy tokens, a prefill time and a decode time."""
+"""The ways to run a model that bench/e2e.py compares: greedy tokens, prefill time and decode time of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class HuggingFace:
         return time.perf_counter() - start
 
     def decode(self, ids: list[int], count: int) -> float:
-        """Seconds a token after the first: what generate() takes for count + 1 tokens less what it takes for one."""
+        """Seconds a token after the first: generate() of count + 1 tokens less generate() of one."""
         first = self.prefill(ids)
         start = time.perf_counter()
         self.greedy(ids, count + 1)
@@ -61,7 +61,7 @@ class HuggingFace:
 
 
 class HuggingFaceCompiled(HuggingFace):
-    """torch.compile of the decode step over a static cache; the prompt runs eagerly, as generate() does it."""
+    """torch.compile of the decode step over a static cache; the prompt runs eagerly, as in generate()."""
 
     def __init__(self, model: str, threads: int):
         from transformers import StaticCache
