@@ -2,11 +2,11 @@
 
     python bench/make_gguf.py FOLDER OUT
 
-FOLDER is a Hugging Face folder of GPT-2, or one that holds a GGUF file. There its metadata, tokenizer and
-(dequantised) tensors are kept and only the element types change, so llama.cpp's order of the query and key rows
-stays right. All matrices get the named type, the embedding too: the fewest bytes, which is llama.cpp's fastest
-setting; q4_0-head8 keeps the embedding, and with it the head, at q8_0, as files that people run do. Vectors and
-position embeddings stay f32.
+FOLDER is a Hugging Face folder of GPT-2, or one that holds a GGUF file. There its metadata, tokenizer
+and (dequantised) tensors are kept and only the element types change, so llama.cpp's order of the query
+and key rows stays right. All matrices get the named type, the embedding too: the fewest bytes, which is
+llama.cpp's fastest setting; q4_0-head8 keeps the embedding, and with it the head, at q8_0, as files that
+people run do. Vectors and position embeddings stay f32.
 """
 
 import argparse

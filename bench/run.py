@@ -4,9 +4,9 @@
     python bench/run.py --op rms_norm --dtype float32,bfloat16
     python bench/run.py --interop                                # what a honed op between torch ops costs
 
-The result is checked against float64 before it is timed. Providers take turns within each round; ``ratio`` is
-the median over the rounds of torch's time by honed's (above 1: honed is faster). HONED_ISA chooses another CPU
-level.
+The result is checked against float64 before it is timed. Providers take turns within each round;
+``ratio`` is the median over the rounds of torch's time by honed's (above 1: honed is faster). HONED_ISA
+chooses another CPU level.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def run_interop(specs, budget_s) -> None:
 
     The 20th percentile is compared: what other programs take from the machine falls on the slow side.
     """
-    print(
-        f"{'op':24} {'case':20} {'mm us':>8} {'op us':>8} {'pair us':>8} {'pair/parts':>10}   with torch's own op"
-    )
+    print(f"{'op':24} {'case':20} {'mm us':>8} {'op us':>8} {'pair us':>8} {'pair/parts':>10}   with torch's")
     for spec in specs:
         cases = [c for c in spec.cases if c.bench]
         if not cases or torch.float32 not in spec.dtypes:
