@@ -14,7 +14,9 @@ def _grid():
     for spec in SPECS.values():
         for level in LEVELS:
             for dtype in spec.dtypes:
-                yield pytest.param(spec, level, dtype, id=f"{spec.name}-{level}-{str(dtype).removeprefix('torch.')}")
+                yield pytest.param(
+                    spec, level, dtype, id=f"{spec.name}-{level}-{str(dtype).removeprefix('torch.')}"
+                )
 
 
 def _as_tuple(value):
@@ -23,7 +25,9 @@ def _as_tuple(value):
 
 def check(spec, case, level, dtype, arrange=lambda t: t):
     cast, wide = spec.make(case, dtype)
-    cast = {name: arrange(value) if isinstance(value, torch.Tensor) else value for name, value in cast.items()}
+    cast = {
+        name: arrange(value) if isinstance(value, torch.Tensor) else value for name, value in cast.items()
+    }
     with cpu_level(level):
         got = _as_tuple(spec.honed(cast, case.params))
     torchs = _as_tuple(spec.torch(cast, case.params))

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 
 from honed._version import __version__
 
+
+def _find_torch():
+    try:
+        found = importlib.util.find_spec("torch")
+    except ValueError:  # sys.modules["torch"] is None: imports of torch are blocked
+        return None
+    return importlib.import_module("torch") if found else None
+
+
 # torch first: its OpenMP team is then there to share.
-torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
+torch = _find_torch()
 
 from honed import _core  # noqa: E402
 

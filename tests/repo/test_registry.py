@@ -1,0 +1,88 @@
+"""One op, one word: csrc/ops.def and the files and lists of every layer name the same ops."""
+
+import re
+
+import pytest
+
+import honed.ops
+from honed.testing import load_specs
+
+# Bindings of what is no op: the module, the tensors, the engine.
+NOT_OPS_BINDINGS = {"module", "tensor"}
+
+
+def registered(root):
+    """{op: its further kernels} in the order of ops.def."""
+    found = {}
+    text = re.sub(r"//[^\n]*", "", (root / "csrc" / "ops.def").read_text())
+    for kind, name in re.findall(r"HONED_(OP|KERNEL)\(\s*(\w+)\s*,", text):
+        if kind == "OP":
+            assert name not in found, f"ops.def has {name} twice"
+            found[name] = []
+        else:
+            assert found, f"ops.def: HONED_KERNEL({name}) stands before any HONED_OP"
+            found[list(found)[-1]].append(name)
+    return found
+
+
+def stems(folder, pattern):
+    """File names without suffix; helpers begin with an underscore."""
+    return {path.stem for path in folder.glob(pattern) if not path.name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern"),
+    [
+        ("csrc/ops", "*.cpp"),
+        ("csrc/ops", "*.h"),
+        ("csrc/cpu/kernels", "*.cpp"),
+        ("python/honed/ops", "*.py"),
+        ("python/honed/testing/specs", "*.py"),
+    ],
+)
+def test_one_file_an_op(root, folder, pattern):
+    assert stems(root / folder, pattern) == set(registered(root)), (
+        f"{folder}/{pattern} and csrc/ops.def differ"
+    )
+
+
+def test_one_binding_an_op(root):
+    engine = {path.stem for path in (root / "csrc" / "engine").glob("*")} | {"engine"}
+    extra = stems(root / "csrc" / "bindings", "*.cpp") - set(registered(root))
+    assert not set(registered(root)) - stems(root / "csrc" / "bindings", "*.cpp")
+    assert extra <= NOT_OPS_BINDINGS | engine, f"bindings of no op: {extra - NOT_OPS_BINDINGS - engine}"
+
+
+def test_cuda_kernels_are_ops(root):
+    assert stems(root / "csrc" / "cuda" / "kernels", "*.cu") <= set(registered(root))
+
+
+def test_python_exports_every_op(root):
+    assert list(honed.ops.__all__) == sorted(honed.ops.__all__), "honed.ops.__all__ is not sorted"
+    assert set(honed.ops.__all__) == set(registered(root))
+    for name in honed.ops.__all__:
+        assert getattr(honed.ops, name).__doc__, f"honed.ops.{name} has no docstring"
+
+
+def test_specs_are_named_after_their_file():
+    for name, spec in load_specs().items():
+        assert spec.name == name
+        assert any(case.bench for case in spec.cases), f"{name}: no case is marked for the benchmarks"
+
+
+def test_every_kernel_is_defined_in_its_ops_file(root):
+    for op, kernels in registered(root).items():
+        text = (root / "csrc" / "cpu" / "kernels" / f"{op}.cpp").read_text()
+        missing = [each for each in (op, *kernels) if not re.search(rf"^void {each}\(const ", text, re.M)]
+        assert not missing, f"csrc/cpu/kernels/{op}.cpp does not define {missing}"
+
+
+def test_levels_agree(root):
+    rows = re.findall(r"^HONED_LEVEL_ROW\((\w+)\)", (root / "csrc" / "cpu" / "levels.def").read_text(), re.M)
+    cmake = (root / "cmake" / "isa.cmake").read_text()
+    assert rows == re.search(r"set\(HONED_LEVELS ([^)]*)\)", cmake).group(1).split()
+    assert set(rows) == set(re.findall(r"set\(HONED_FLAGS_(\w+)", cmake))
+    assert rows == re.findall(
+        r"#ifdef HONED_WITH_(\w+)", (root / "csrc" / "cpu" / "dispatch.cpp").read_text()
+    )
+    assert set(honed.info().levels_compiled) <= set(rows)
