@@ -1,0 +1,196 @@
+"""The engine of one honed model: built on first use, packed anew where weights changed, dropped by copies."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import torch
+
+from honed._lib import _core
+from honed.hf.binding import Binding, bind
+from honed.hf.cache import HonedCache
+from honed.hf.families import CACHE_DTYPES, Unsupported, storage_for
+
+INT4_GROUP = 32
+
+_BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+
+
+class Handle:
+    """What a honed model carries: its options, its counters and, once built, its engine.
+
+    ``deepcopy`` and ``pickle`` keep the options; the copy packs its own weights when it first runs.
+    """
+
+    def __init__(self, weights: str | None, train: bool):
+        self.weights = weights
+        self.train = train
+        self.reason: str | None = None  # why there is no engine
+        self.calls = 0  # forward passes and decode loops on the engine
+        self.fallbacks: Counter[str] = Counter()  # those on torch, by reason
+        self.binding: Binding | None = None
+        self.engine = None
+        self.packs: dict = {}  # (key, layer) -> (PackedWeights, kind)
+        self._lock = threading.RLock()
+        self._signatures: dict = {}  # (key, layer) -> identity of the tensors packed
+        self._samples: Samples | None = None
+        self._parameters: list = []
+        self._versions: list = []
+
+    def __reduce__(self):
+        return Handle, (self.weights, self.train)
+
+    def __deepcopy__(self, memo):
+        return Handle(self.weights, self.train)
+
+    def note(self, reason: str) -> None:
+        self.fallbacks[reason] += 1
+
+    def ready(self, model, thorough: bool) -> bool:
+        """True when the engine holds the model's present weights; packs what changed. Else ``reason`` says why.
+
+        A decode step looks at version counters (in-place edits, optimizers, ``load_state_dict``); ``thorough``,
+        for every prompt, also at the structure, at each parameter's identity and memory, and at a sample of
+        the values of every row (edits through ``.data`` leave no other trace).
+        """
+        if self.engine is not None and not thorough:
+            try:
+                fresh = [p._version for p in self._parameters] == self._versions
+            except RuntimeError:  # inference tensors count no versions
+                fresh = False
+            if fresh:
+                return True
+        with self._lock:
+            try:
+                self._refresh(model)
+            except Unsupported as error:
+                self.reason = str(error)
+                self.drop()
+                return False
+        self.reason = None
+        return True
+
+    def drop(self) -> None:
+        """Frees the engine and its packed weights."""
+        self.engine = self.binding = None
+        self.packs, self._signatures, self._samples, self._parameters = {}, {}, None, []
+
+    def new_cache(self, model, capacity: int = 0) -> HonedCache:
+        return HonedCache(model.config, CACHE_DTYPES[self.weights], capacity)
+
+    def _refresh(self, model) -> None:
+        binding = self.binding
+        if binding is None or not _unmoved(binding):
+            binding = bind(model)
+            self.packs, self._signatures, self._samples = {}, {}, None
+        signatures = {(part.key, part.layer): _signature(part) for part in binding.parts}
+        edited = self._samples.edited() if self._samples else ()
+        changed = [
+            part
+            for part in binding.parts
+            if signatures[part.key, part.layer] != self._signatures.get((part.key, part.layer))
+            or (part.key, part.layer) in edited
+        ]
+        if not changed and self.engine is not None:
+            return
+        for part in changed:
+            if part.packed:
+                self._pack(part)
+        self.engine, self.binding = self._build(binding), binding
+        self._signatures = signatures
+        self._samples = Samples(binding.parts)
+        self._parameters = [slots[name] for slots, name in binding.slots if slots[name] is not None]
+        self._versions = [_version(p) for p in self._parameters]
+
+    def _pack(self, part) -> None:
+        weights = part.weights
+        kind = storage_for(part.key, weights, self.weights)
+        woven = part.key == "up" and len(weights) == 2
+        packed = _core.pack_weight(weights, kind, INT4_GROUP, part.biases, woven)
+        self.packs[part.key, part.layer] = (packed, kind)
+
+    def _build(self, binding):
+        layers = [{} for _ in range(binding.description["num_layers"])]
+        weights = {"position_embedding": None, "rope_cos": None, "rope_sin": None, "layers": layers}
+        if binding.rope is not None:
+            weights["rope_cos"], weights["rope_sin"] = binding.rope
+        for part in binding.parts:
+            target = weights if part.layer is None else layers[part.layer]
+            if part.packed:
+                target[part.key] = self.packs[part.key, part.layer][0]
+                continue
+            module = part.modules[0]
+            target[part.key] = module.weight.detach()
+            if part.key.endswith("norm") and part.key not in ("q_norm", "k_norm"):
+                bias = getattr(module, "bias", None)
+                target[part.key + "_bias"] = None if bias is None else bias.detach()
+        for layer in layers:
+            layer.setdefault("q_norm", None)
+            layer.setdefault("k_norm", None)
+        try:
+            return _core.Engine(binding.description, weights)
+        except ValueError as error:
+            raise Unsupported(str(error)) from error
+
+
+def _unmoved(binding: Binding) -> bool:
+    """The modules are the ones that were read."""
+    return all(tuple(children.values()) == saved for children, saved in binding.links) and all(
+        name in slots for slots, name in binding.slots
+    )
+
+
+def _version(tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _signature(part) -> tuple:
+    return tuple(
+        (id(p), p.data_ptr(), _version(p), p.dtype)
+        for module in part.modules
+        for p in module._parameters.values()
+        if p is not None
+    )
+
+
+class Samples:
+    """A value of every row, and of nearly every column, of the parameters: what an edit leaves no other trace of.
+
+    Holds views, so that one gather an element type reads the present values.
+    """
+
+    def __init__(self, parts):
+        self._views: dict[torch.dtype, list] = {}
+        self._owners: dict[torch.dtype, list] = {}
+        for part in parts:
+            for module in part.modules:
+                for p in module._parameters.values():
+                    if p is not None and p.numel():
+                        self._views.setdefault(p.dtype, []).append(_diagonal(p.detach()))
+                        self._owners.setdefault(p.dtype, []).append((part.key, part.layer))
+        self._bits = {dtype: _bits(views, dtype) for dtype, views in self._views.items()}
+
+    def edited(self) -> set:
+        """The parts whose values are no longer those of the last look."""
+        found = set()
+        for dtype, views in self._views.items():
+            if not torch.equal(_bits(views, dtype), self._bits[dtype]):
+                sizes = [view.numel() for view in views]
+                pairs = zip(_bits(views, dtype).split(sizes), self._bits[dtype].split(sizes), strict=True)
+                owners = zip(pairs, self._owners[dtype], strict=True)
+                found |= {owner for (now, before), owner in owners if not torch.equal(now, before)}
+        return found
+
+
+def _diagonal(p: torch.Tensor) -> torch.Tensor:
+    """A view of ``p`` that wraps around its diagonal, so that it touches every row."""
+    if p.dim() != 2:
+        return p.reshape(-1)
+    if not p.is_contiguous():
+        return p.diagonal()
+    return p.view(-1)[:: min(p.shape) + 1]
+
+
+def _bits(views, dtype) -> torch.Tensor:
+    return torch.cat(views).view(_BITS[dtype])

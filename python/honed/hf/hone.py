@@ -1,0 +1,63 @@
+"""hone and unhone: a model's class is exchanged for one that runs on the engine, and back."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from honed.hf.engine import Handle
+from honed.hf.families import RECIPES
+from honed.hf.model import HonedModel, honed_class, original_class
+
+LEFT_ALONE = "_honed_left_alone"  # attribute with the reason, on a model that hone does not change
+
+
+def hone(model, *, weights: str | None = None, train: bool = False):
+    """Makes a model run on honed's kernels, in place, and returns it.
+
+    Args:
+        model: a ``transformers`` model. Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models run on the engine;
+            any other model is returned unchanged, and :func:`report` says why.
+        weights: how the engine stores matrices. ``None``: exactly (a 16-bit type where it holds every value).
+            ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: 8 bits and a scale an output. ``"int4"``: 4 bits in groups.
+            The model's own parameters are never changed: ``state_dict()`` shows the original weights.
+        train: keeps the model on torch, ready for training.
+
+    Returns:
+        The same object. Its class is a subclass of what it was, of the same name.
+
+    Calls that need gradients, attentions, hidden states or hooks run on torch; :func:`report` counts them. Outside
+    ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``torch.inference_mode()``.
+
+    Raises:
+        ValueError: another value of ``weights``. TypeError: not a ``torch.nn.Module``.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+    ...                      num_attention_heads=2, num_key_value_heads=1, eos_token_id=None, bos_token_id=1)
+    >>> model = hone(LlamaForCausalLM(config).eval())
+    >>> model.generate(max_new_tokens=3).shape
+    torch.Size([1, 4])
+    """
+    if weights is not None and weights not in RECIPES:
+        known = ", ".join(repr(name) for name in RECIPES)
+        raise ValueError(f"hone: weights is {weights!r}, expected None, {known}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"hone: model is a {type(model).__name__}, expected a torch.nn.Module")
+    unhone(model)
+    handle = Handle(weights, train)
+    model.__dict__["_honed"] = handle
+    if not train and not handle.ready(model, thorough=True):
+        del model.__dict__["_honed"]
+        model.__dict__[LEFT_ALONE] = handle.reason
+        return model
+    model.__class__ = honed_class(type(model))
+    return model
+
+
+def unhone(model):
+    """Back to plain torch: the class that the model had, and nothing of the engine. Returns the model."""
+    model.__dict__.pop(LEFT_ALONE, None)
+    if isinstance(model, HonedModel):
+        model.__class__ = original_class(model)
+        model.__dict__.pop("_honed").drop()
+    return model

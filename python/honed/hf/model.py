@@ -1,0 +1,291 @@
+"""The class that a honed model has: its own, with the engine put before its forward, cache and decode loop."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+
+import torch
+from transformers import modeling_outputs
+
+from honed.generation.decoding import plan_decoding
+from honed.hf.cache import HonedCache
+
+_classes: dict[type, type] = {}
+
+# Arguments of forward that the engine serves, and those that only the loss function reads.
+_SERVED = frozenset(
+    "input_ids attention_mask position_ids cache_position past_key_values labels use_cache logits_to_keep return_dict".split()
+)
+_LOSS = frozenset(("num_items_in_batch", "shift_labels", "ignore_index"))
+
+
+def honed_class(base: type) -> type:
+    """The subclass of ``base`` that runs on the engine: same name, same module, same signatures."""
+    if base not in _classes:
+        original = base.forward
+        names = tuple(inspect.signature(original).parameters)[1:]
+
+        @functools.wraps(original)
+        def forward(self, *args, **kwargs):
+            return _forward(self, original, names, args, kwargs)
+
+        _classes[base] = type(
+            base.__name__,
+            (HonedModel, base),
+            {
+                "__module__": base.__module__,
+                "__qualname__": base.__qualname__,
+                "__doc__": base.__doc__,
+                "forward": forward,
+            },
+        )
+    return _classes[base]
+
+
+def original_class(model) -> type:
+    """The class that the model had before ``hone``."""
+    return type(model).__mro__[2] if isinstance(model, HonedModel) else type(model)
+
+
+def _restore(base: type):
+    made = honed_class(base)
+    return made.__new__(made)
+
+
+class HonedModel:
+    """Put before a transformers model class. Keeps one private attribute, ``_honed``, and no weights."""
+
+    def __reduce_ex__(self, protocol):
+        # The class is made at run time: copies and pickles name the original one.
+        return _restore, (original_class(self),), self.__dict__
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        handle = self._honed
+        length = generation_config.max_length
+        ours = (
+            model_kwargs.get("past_key_values") is None
+            and generation_config.use_cache is not False
+            and generation_config.cache_implementation in (None, "dynamic")
+            and why_torch(self, {}) is None
+            and (not handle.binding.limit_is_window or length <= handle.binding.limit)
+        )
+        if not ours:
+            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        model_kwargs["past_key_values"] = handle.new_cache(self, min(length, handle.binding.limit))
+        return None
+
+    def _sample(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        streamer=None,
+        **model_kwargs,
+    ):
+        # transformers' generate() has resolved every option by now: what arrives here is what it would do.
+        plan = plan_decoding(
+            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+        )
+        if not isinstance(plan, str):
+            plan = why_torch(self, {"input_ids": input_ids}) or plan
+        if isinstance(plan, str):
+            self._honed.note(f"decode loop: {plan}")
+            return super()._sample(
+                input_ids,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                generation_config=generation_config,
+                synced_gpus=synced_gpus,
+                streamer=streamer,
+                **model_kwargs,
+            )
+        return _decode(self, input_ids, plan, streamer, model_kwargs)
+
+
+def why_torch(model, given: dict) -> str | None:
+    """The reason why a call with these arguments runs on torch, or None."""
+    handle = model._honed
+    if handle.train:
+        return "hone(train=True) keeps the model on torch"
+    if torch.compiler.is_compiling():
+        return "torch.compile is tracing"
+    if model.training:
+        return "the model is in training mode"
+    reason = _odd_argument(model, given)
+    if reason:
+        return reason
+    if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()):
+        return "gradients are on (call under torch.no_grad() or torch.inference_mode())"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    past = given.get("past_key_values")
+    ids = given.get("input_ids")
+    decoding = past is not None and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
+    if not handle.ready(model, thorough=not decoding):
+        return handle.reason
+    if any(handle.binding.hooks) and not _only_capturing(handle.binding.hooks):
+        return "a submodule has a forward hook"
+    if handle.binding.limit_is_window and ids is not None:
+        length = ids.shape[1] + (past.get_seq_length() if past is not None else 0)
+        if length > handle.binding.limit and length == ids.shape[1]:
+            return f"{length} tokens are more than the sliding window of {handle.binding.limit}"
+    return None
+
+
+def _odd_argument(model, given) -> str | None:
+    for name, value in given.items():
+        if value is None or value is False or name in _SERVED:
+            continue
+        if not (name in _LOSS and given.get("labels") is not None):
+            return f"argument {name}"
+    if given.get("output_attentions", model.config.output_attentions):
+        return "output_attentions"
+    if given.get("output_hidden_states", model.config.output_hidden_states):
+        return "output_hidden_states"
+    ids = given.get("input_ids")
+    if not given:
+        return None
+    if type(ids) is not torch.Tensor or ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32):
+        return "input_ids is not a two-dimensional tensor of whole numbers"
+    if ids.device.type != "cpu" or 0 in ids.shape:
+        return f"input_ids has shape {list(ids.shape)} on {ids.device}"
+    past = given.get("past_key_values")
+    if past is not None and not isinstance(past, HonedCache):
+        return f"past_key_values is a {type(past).__name__}"
+    if past is not None and past.held_by_torch:
+        return "past_key_values was filled by torch"
+    if type(given.get("logits_to_keep", 0)) is not int:
+        return "logits_to_keep is a tensor"
+    length = ids.shape[1] + (past.get_seq_length() if past is not None else 0)
+    mask = given.get("attention_mask")
+    if mask is not None and (
+        not isinstance(mask, torch.Tensor) or tuple(mask.shape) != (ids.shape[0], length)
+    ):
+        shape = list(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+        return f"attention_mask is {shape}, not {[ids.shape[0], length]}"
+    positions = given.get("position_ids")
+    if positions is not None:
+        if (
+            positions.dim() != 2
+            or positions.shape[0] not in (1, ids.shape[0])
+            or positions.shape[1] != ids.shape[1]
+        ):
+            return f"position_ids has shape {list(positions.shape)}"
+        alone = past is None and mask is None and not _use_cache(model, given)
+        if alone and not bool((positions.diff(dim=-1) == 1).all()):
+            return "position_ids packs several sequences"
+    return None
+
+
+def _only_capturing(hooks) -> bool:
+    """transformers' own hooks for output_hidden_states stay installed and do nothing by themselves."""
+    return all(
+        getattr(hook, "__module__", "") == "transformers.utils.output_capturing"
+        for some in hooks
+        for hook in some.values()
+    )
+
+
+def _use_cache(model, given) -> bool:
+    asked = given.get("use_cache")
+    return bool(getattr(model.config, "use_cache", False) if asked is None else asked)
+
+
+def _forward(model, original, names, args, kwargs):
+    given = {**dict(zip(names, args)), **kwargs}
+    handle = model._honed
+    if len(args) > len(names) or "inputs_embeds" in given and given["inputs_embeds"] is not None:
+        reason = "inputs_embeds"
+    elif "input_ids" not in given:
+        reason = "no input_ids"
+    else:
+        reason = why_torch(model, given)
+    if reason is not None:
+        handle.note(reason)
+        return original(model, *args, **kwargs)
+    handle.calls += 1
+    ids = given["input_ids"]
+    cache = given.get("past_key_values")
+    kept = cache is not None or _use_cache(model, given)
+    if cache is None:
+        cache = handle.new_cache(model)
+    rows, length = ids.shape
+    native = cache.open(handle.engine, rows, length)
+    positions = given.get("position_ids")
+    if positions is None and given.get("cache_position") is not None:
+        positions = given["cache_position"][None]
+    logits = handle.engine.forward(
+        native,
+        ids.to(torch.int64).contiguous(),
+        _whole(positions, ids),
+        _mask(given.get("attention_mask")),
+        min(given.get("logits_to_keep") or 0, length),
+    ).to(model.get_submodule(handle.binding.family.head).weight.dtype)
+    loss = None
+    if given.get("labels") is not None:
+        extra = {name: value for name, value in given.items() if name in _LOSS and value is not None}
+        loss = model.loss_function(logits, given["labels"], vocab_size=model.config.vocab_size, **extra)
+    output = getattr(modeling_outputs, handle.binding.family.output)(
+        loss=loss, logits=logits, past_key_values=cache if kept else None
+    )
+    as_dict = given.get("return_dict")
+    if as_dict is None:
+        as_dict = model.config.return_dict
+    return output if as_dict else output.to_tuple()
+
+
+def _whole(positions, ids):
+    return None if positions is None else positions.to(torch.int64).expand(ids.shape).contiguous()
+
+
+def _mask(mask):
+    if mask is None:
+        return None
+    real = mask if mask.dtype is torch.bool else mask != 0
+    return None if bool(real.all()) else real.contiguous()
+
+
+def _decode(model, input_ids, plan, streamer, model_kwargs):
+    handle = model._honed
+    rows, length = input_ids.shape
+    limit = handle.binding.limit
+    if length >= limit:
+        raise ValueError(
+            f"generate: the prompt has {length} tokens, expected fewer than {limit} (config.max_position_embeddings)"
+        )
+    room = plan.max_length - length
+    if plan.max_length > limit:
+        warnings.warn(
+            f"generate: max_length {plan.max_length} is more than the {limit} positions of the model; "
+            f"stops after {limit - length} new tokens",
+            stacklevel=4,
+        )
+        room = limit - length
+    seeds = torch.randint(0, 1 << 62, (rows,)).tolist() if plan.options["do_sample"] else [0] * rows
+    handle.calls += 1
+
+    def emit(tokens) -> bool:
+        # Also without a streamer: returning to Python at every token is what lets Ctrl-C through.
+        if streamer is not None:
+            streamer.put(torch.tensor(tokens))
+        return False
+
+    cache = model_kwargs["past_key_values"]
+    out = handle.engine.generate(
+        cache.open(handle.engine, rows, length + room),
+        input_ids.to(torch.int64).contiguous(),
+        _whole(model_kwargs.get("position_ids"), input_ids),
+        _mask(model_kwargs.get("attention_mask")),
+        room,
+        plan.stop,
+        plan.pad,
+        {**plan.options, "seeds": seeds},
+        emit,
+    )
+    if streamer is not None:
+        streamer.end()
+    return out.to(input_ids.dtype)
