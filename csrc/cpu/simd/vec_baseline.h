@@ -124,6 +124,7 @@ HONED_INLINE vf exp2_integral(vf n) {
 }
 
 HONED_INLINE vi load_int(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
+HONED_INLINE void store_int(void* p, vi a) { _mm_storeu_si128((__m128i*)p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm_set1_epi32(x); }
 HONED_INLINE vi low_nibbles(vi a) { return _mm_and_si128(a, _mm_set1_epi8(15)); }
 HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm_srli_epi16(a, 4)); }

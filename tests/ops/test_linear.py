@@ -1,0 +1,131 @@
+"""What the specification of linear cannot say: integer weights, gated weights, refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from honed import _core, ops
+from honed.testing import allowed_error, cpu_level
+
+LEVELS = _core.usable_levels()
+SHAPES = [(1, 1, 1), (1, 40, 33), (2, 33, 64), (5, 64, 100), (16, 96, 128), (37, 70, 65)]
+
+
+def _integers(m, n, k, high, generator):
+    """Rows and weights whose scales are 1, so that every sum is an exact float32 integer."""
+    x = torch.randint(-127, 128, (m, k), generator=generator).float()
+    x[:, ::32] = 127
+    w = torch.randint(-high, high + 1, (n, k), generator=generator).float()
+    return x, w
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_int8_equals_integers(level, shape):
+    x, w = _integers(*shape, 127, torch.Generator().manual_seed(1))
+    w[:, 0] = 127
+    with cpu_level(level):
+        got = ops.linear(x, ops.quantize_weight(w, "int8"))
+    assert torch.equal(got.long(), x.long() @ w.long().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("group", [32, 64])
+def test_int4_equals_integers(level, shape, group):
+    x, w = _integers(*shape, 0, torch.Generator().manual_seed(2))
+    x[:, ::64] = 127
+    w = torch.randint(-8, 8, w.shape, generator=torch.Generator().manual_seed(3)).float()
+    w[:, ::32], w[:, 1::32] = -8, 7  # step 1, low -8 in every group
+    if shape[2] % group:  # the last group needs both ends too
+        w = torch.nn.functional.pad(w, (0, group - shape[2] % group))
+        w[:, shape[2] :: 2], w[:, shape[2] + 1 :: 2] = -8, 7
+        x = torch.nn.functional.pad(x, (0, w.shape[1] - shape[2]))
+    with cpu_level(level):
+        packed = ops.quantize_weight(w, "int4", group)
+        assert torch.equal(packed.unpack(), w)
+        got = ops.linear(x, packed)
+    assert torch.equal(got.long(), x.long() @ w.long().T)
+
+
+def _rounded_rows(x, group):
+    """The rows as an integer product sees them."""
+    padded = torch.nn.functional.pad(x, (0, -x.shape[1] % group)).unflatten(1, (-1, group))
+    scale = padded.abs().amax(-1, keepdim=True) / 127
+    rows = torch.where(scale > 0, (padded / scale).round() * scale, 0)
+    return rows.flatten(1)[:, : x.shape[1]]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_integer_kinds_round_rows_and_weights_only(level, kind, dtype):
+    generator = torch.Generator().manual_seed(4)
+    for m, n, k in SHAPES:
+        x = torch.randn(m, k, generator=generator).to(dtype)
+        w = torch.randn(n, k, generator=generator)
+        with cpu_level(level):
+            packed = ops.quantize_weight(w, kind, 32)
+            got = ops.linear(x, packed)
+        reference = _rounded_rows(x.double(), 32) @ packed.unpack().double().T
+        own = (_rounded_rows(x.float(), 32) @ packed.unpack().T).to(dtype)
+        # A value on the border of two integers may round to either: one step of the row's scale.
+        border = (x.double().abs().amax() / 127 * packed.unpack().abs().amax()).item()
+        assert (got.double() - reference).abs().max() <= allowed_error(reference, own, dtype) + 0.02 * border
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["f32", "f16", "int8", "int4"])
+def test_gated(level, kind):
+    generator = torch.Generator().manual_seed(5)
+    for m, n, k in SHAPES:
+        x = torch.randn(m, k, generator=generator)
+        gate, up = torch.randn(2, n, k, generator=generator)
+        with cpu_level(level):
+            woven = _core.pack_weight([gate, up], kind, 32, None, True)
+            got = _core.linear(x, woven, "silu")
+            single = [_core.pack_weight([w], kind, 32) for w in (gate, up)]
+            parts = [_core.linear(x, w) for w in single]
+        assert torch.equal(woven.unpack(), torch.cat([w.unpack() for w in single]))
+        expected = torch.nn.functional.silu(parts[0].double()) * parts[1].double()
+        own = torch.nn.functional.silu(parts[0]) * parts[1]
+        assert (got.double() - expected).abs().max() <= allowed_error(expected, own, torch.float32)
+
+
+def test_weights_below_each_other():
+    parts = [torch.randn(n, 20) for n in (5, 40, 1)]
+    biases = [torch.randn(len(p)) for p in parts]
+    packed = _core.pack_weight(parts, "f32", 32, biases)
+    assert torch.equal(packed.unpack(), torch.cat(parts))
+    x = torch.randn(3, 20)
+    expected = torch.nn.functional.linear(x.double(), torch.cat(parts).double(), torch.cat(biases).double())
+    assert torch.allclose(_core.linear(x, packed).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_numpy_and_strides():
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((2, 6, 6), dtype=np.float32)
+    for view in (w[::-1], w.T, w[:, ::-1]):
+        assert np.allclose(ops.linear(x[::2, ::-1], view), x[::2, ::-1] @ view.T, atol=1e-5)
+
+
+def test_refusals():
+    packed = ops.quantize_weight(torch.randn(4, 8))
+    with pytest.raises(ValueError, match="linear: input has 7 columns, expected 8"):
+        ops.linear(torch.randn(2, 7), packed)
+    with pytest.raises(ValueError, match="linear: residual has shape"):
+        ops.linear(torch.randn(2, 8), packed, residual=torch.randn(2, 5))
+    with pytest.raises(ValueError, match="activation is 'tanh'"):
+        ops.linear(torch.randn(2, 8), packed, activation="tanh")
+    with pytest.raises(ValueError, match="beside a packed weight"):
+        ops.linear(torch.randn(2, 8), packed, torch.zeros(4))
+    with pytest.raises(TypeError, match="without gradients"):
+        ops.linear(torch.randn(2, 8, requires_grad=True), packed)
+    with pytest.raises(ValueError, match="kind is 'int3'"):
+        ops.quantize_weight(torch.randn(4, 8), "int3")
+    with pytest.raises(ValueError, match="group is 48"):
+        ops.quantize_weight(torch.randn(4, 8), "int4", 48)
+    with pytest.raises(ValueError, match=r"weight has shape \[8\]"):
+        ops.quantize_weight(torch.randn(8))
+    with pytest.raises(ValueError, match="bias has shape"):
+        ops.quantize_weight(torch.randn(4, 8), bias=torch.zeros(5))

@@ -1,0 +1,62 @@
+"""The rounding of weights: how far from the original, and what is kept exactly."""
+
+import pytest
+import torch
+
+from honed import _core, ops
+from honed.testing import cpu_level
+
+LEVELS = _core.usable_levels()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_int8_is_within_half_a_step(level):
+    w = torch.randn(70, 131) * torch.logspace(-3, 3, 70)[:, None]
+    with cpu_level(level):
+        got = ops.quantize_weight(w, "int8").unpack()
+    half = w.abs().amax(1, keepdim=True) / 254
+    assert ((got - w).abs() <= half * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("group", [32, 64])
+def test_int4_beats_the_plain_range(level, group):
+    w = torch.randn(40, 4 * group)
+    with cpu_level(level):
+        got = ops.quantize_weight(w, "int4", group).unpack()
+    grouped = w.unflatten(1, (-1, group))
+    low, high = grouped.aminmax(dim=-1, keepdim=True)
+    step = (high - low) / 15
+    plain = (((grouped - low) / step).round() * step + low).flatten(1)
+    assert (got - w).square().mean() < 0.95 * (plain - w).square().mean()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_int4_keeps_a_four_bit_grid(level):
+    step, low = torch.tensor([0.5, 0.0312]).half().float(), torch.tensor([-3.0, -0.1]).half().float()
+    q = torch.randint(0, 16, (2, 64))
+    q[:, ::32], q[:, 1::32] = 0, 15
+    w = q * step[:, None] + low[:, None]
+    with cpu_level(level):
+        got = ops.quantize_weight(w, "int4", 32).unpack()
+    assert torch.allclose(got, w, rtol=0, atol=2 * torch.finfo(torch.float16).eps * w.abs().max())
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_zeros_and_constants(kind):
+    w = torch.zeros(3, 64)
+    w[1] = 0.25
+    w[2] = -4
+    assert torch.equal(ops.quantize_weight(w, kind).unpack(), w)
+
+
+def test_exact_kind():
+    half = torch.tensor([[1.0, 2**-24, 65504.0]])
+    brain = torch.tensor([[1.0, 2**-100, 3e38]]).bfloat16().float()
+    assert _core.exact_kind([half]) == "f16"
+    assert _core.exact_kind([brain]) == "bf16"
+    assert _core.exact_kind([half, brain]) == "f32"
+    assert _core.exact_kind([torch.tensor([[0.1]])]) == "f32"
+    assert _core.exact_kind([half.half()]) == "f16"
+    assert _core.exact_kind([brain.bfloat16()]) == "bf16"
+    assert _core.exact_kind([torch.tensor([[float("nan")]])]) == "f32"
