@@ -13,7 +13,9 @@ _COS, _SIN = (np.asarray(t) for t in ops.rope_table(6, 9))
 
 
 def _vector(x, seed):
-    return np.random.default_rng(seed).standard_normal(x.shape[-1]).astype(str(x.dtype).removeprefix("torch."))
+    return (
+        np.random.default_rng(seed).standard_normal(x.shape[-1]).astype(str(x.dtype).removeprefix("torch."))
+    )
 
 
 # Name -> op on a 4-D array, written for NumPy and torch alike.
@@ -82,7 +84,9 @@ def test_empty_embedding():
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.int64, np.bool_, np.uint8])
 @pytest.mark.parametrize("name", _OPS)
 def test_a_type_without_a_kernel_is_named(name, dtype):
-    with pytest.raises(TypeError, match=rf"{name.removesuffix('_tanh')}: .*{np.dtype(dtype).name}.*expected float32"):
+    with pytest.raises(
+        TypeError, match=rf"{name.removesuffix('_tanh')}: .*{np.dtype(dtype).name}.*expected float32"
+    ):
         _OPS[name](np.ones((2, 5, 3, 9), dtype), lambda a: a)
 
 
@@ -137,8 +141,10 @@ def test_without_torch():
         cos, sin = ops.rope_table(8, 2)
         assert type(cos) is np.ndarray
         w = np.ones(8, np.float32)
-        for y in (ops.layer_norm(x, (8,), w, w), ops.rms_norm(x, (8,), w), ops.silu(x), ops.gelu(x), ops.softmax(x, -1),
-                  ops.rope(x, cos, sin), ops.embedding(np.zeros((1, 2, 3), np.int64), x[0, 0])):
+        for y in (
+            ops.layer_norm(x, (8,), w, w), ops.rms_norm(x, (8,), w), ops.silu(x), ops.gelu(x),
+            ops.softmax(x, -1), ops.rope(x, cos, sin), ops.embedding(np.zeros((1, 2, 3), np.int64), x[0, 0]),
+        ):
             assert type(y) is np.ndarray and y.shape == x.shape
         """
     subprocess.run([sys.executable, "-c", code], check=True)

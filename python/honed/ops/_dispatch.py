@@ -33,11 +33,12 @@ def _is_torch(value) -> bool:
 
 
 _told = set()
+_verbose = _core.verbose()  # read here: torch.compile cannot trace a call into the extension
 
 
 def fall_back(name: str, function, *args, **kwargs):
     """Runs torch's own op; HONED_VERBOSE=1 says so once an op."""
-    if _core.verbose() and name not in _told:
+    if _verbose and name not in _told:
         _told.add(name)
         print(f"honed: {name}: ran torch's own op (see runs_natively for the reasons)", file=sys.stderr)
     return function(*args, **kwargs)
