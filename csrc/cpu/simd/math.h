@@ -78,6 +78,31 @@ HONED_INLINE vf vsilu(vf x) { return x / (set1(1.0f) + vexp(zero() - x)); }
 
 HONED_INLINE vf vgelu(vf x) { return x * vnormal_cdf(x); }
 
+// x P(x) to a relative 2^-15, in two thirds of vgelu's operations: for results rounded to 16 bits.
+HONED_INLINE vf vgelu_16(vf x) {
+  const vf end = set1(12.9f);
+  vf a = vmin(end, vabs(x));
+  vf t = set1(1.0f) / fmadd(a, set1(0.282842726f), set1(1.0f));  // as in vnormal_cdf, of degree 5
+  vf s = t - set1(0.60504204f);
+  vf p = set1(-0.0731224194f);
+  p = fmadd(p, s, set1(0.0443185344f));
+  p = fmadd(p, s, set1(0.303082496f));
+  p = fmadd(p, s, set1(0.45519942f));
+  p = fmadd(p, s, set1(0.407655239f));
+  p = fmadd(p, s, set1(0.248946846f));
+  vf power = a * (a * set1(-0.5f));
+  vf n = round_even(power * set1(1.44269504f));
+  vf r = fmadd(n, set1(-0.693147182f), power);
+  vf e = set1(0.0414586067f);
+  e = fmadd(e, r, set1(0.167909071f));
+  e = fmadd(e, r, set1(0.500043571f));
+  e = fmadd(e, r, set1(0.999963403f));
+  e = fmadd(e, r, set1(0.999999285f));
+  vf below = p * t * times_exp2(e, n);
+  below = select_less(end, vabs(x), zero(), below);
+  return x * select_less(x, zero(), below, set1(1.0f) - below);
+}
+
 // x (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 HONED_INLINE vf vgelu_tanh(vf x) {
   vf minus_2u = x * fmadd(x * x, set1(-0.0713548163f), set1(-1.59576912f));
