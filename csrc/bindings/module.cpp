@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings/native.h"
 #include "core/check.h"
 #include "core/env.h"
 #include "core/parallel.h"
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("attach_openmp", &attach_openmp, "Shares torch's OpenMP team; returns the runtime's file or None.");
   m.def("random_uniform", &random_uniform, "The counter-based generator.", py::arg("seed"), py::arg("counter"));
   m.def("verbose", &env::verbose, "HONED_VERBOSE=1.");
+  bind_native(m);
 #define HONED_OP(name, Args) bind_##name(m);
 #include "ops.def"
 #undef HONED_OP

@@ -173,6 +173,9 @@ bool Tensor::from_buffer(PyObject* object) {
 bool Tensor::from_capsule(PyObject* object) {
   py::handle handle(object);
   if (!py::hasattr(handle, "__dlpack__")) return false;
+  // torch before 2.10 has no exchange API, and refuses to export what requires a gradient.
+  py::object detached;
+  if (py::getattr(handle, "requires_grad", py::none()).is(py::bool_(true))) handle = detached = handle.attr("detach")();
   py::object method = handle.attr("__dlpack__");
   try {
     capsule_ = method(py::arg("max_version") = py::make_tuple(1, 0));

@@ -13,7 +13,10 @@ void span(const T* x, T* y, int64_t count, bool tanh) {
   if (tanh)
     for_lanes(count, [&](int64_t i, int n) { store(y + i, vgelu_tanh(load(x + i, n)), n); });
   else
-    for_lanes(count, [&](int64_t i, int n) { store(y + i, vgelu(load(x + i, n)), n); });
+    for_lanes(count, [&](int64_t i, int n) {
+      vf v = load(x + i, n);
+      store(y + i, sizeof(T) == 2 ? vgelu_16(v) : vgelu(v), n);
+    });
 }
 
 }  // namespace

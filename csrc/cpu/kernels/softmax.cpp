@@ -1,5 +1,4 @@
-// y = e^(x - max) / sum: the maximum, then exponentials written to y with their sum, then y / sum.
-// Where y is narrower than f32 the exponentials are made twice rather than rounded twice.
+// y = e^(x - max) / sum: the maximum, then the exponentials with their sum, then the quotient.
 #include "ops/softmax.h"
 
 #include "cpu/simd/math.h"
@@ -44,16 +43,26 @@ HONED_INLINE float exponentials(const T* x, int64_t cols, float max, F&& put) {
   return reduce_add(sum[0] + sum[1]);
 }
 
+// Where y is narrower than f32, exponentials of rows up to this length wait here for their sum;
+// those of longer rows are made twice, rather than rounded twice.
+constexpr int64_t kBuffer = 4096;
+
 template <class T, class Y>
 void rows(const SoftmaxArgs& a, int64_t begin, int64_t end) {
+  [[maybe_unused]] float buffer[sizeof(Y) == 4 ? 1 : kBuffer];
   for (int64_t r = begin; r < end; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
     Y* y = static_cast<Y*>(a.y) + r * a.y_stride;
     float max = max_of(x, a.cols);
-    if constexpr (sizeof(Y) == 4) {
-      float sum = exponentials(x, a.cols, max, [&](int64_t i, vf e, int n) { store(y + i, e, n); });
+    float* e = nullptr;
+    if constexpr (sizeof(Y) == 4)
+      e = y;
+    else if (a.cols <= kBuffer)
+      e = buffer;
+    if (e) {
+      float sum = exponentials(x, a.cols, max, [&](int64_t i, vf v, int n) { store(e + i, v, n); });
       vf scale = set1(1.0f / sum);
-      for_lanes(a.cols, [&](int64_t i, int n) { store(y + i, load(y + i, n) * scale, n); });
+      for_lanes(a.cols, [&](int64_t i, int n) { store(y + i, load(e + i, n) * scale, n); });
     } else {
       float sum = exponentials(x, a.cols, max, [](int64_t, vf, int) {});
       vf m = set1(max), scale = set1(1.0f / sum);

@@ -90,6 +90,10 @@ HONED_INLINE vf exp2_integral(vf n) {
   __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23));
 }
+HONED_INLINE vf times_exp2(vf y, vf n) {
+  vf half = round_even(n * set1(0.5f));
+  return y * exp2_integral(half) * exp2_integral(n - half);
+}
 HONED_INLINE vf to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 HONED_INLINE vi to_int(vf a) { return _mm256_cvtps_epi32(a); }
 

@@ -72,6 +72,8 @@ HONED_INLINE vf exp2_integral(vf n) {
   __m512i bits = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 23));
 }
+// y 2^n for an integral n in [-252, 254]
+HONED_INLINE vf times_exp2(vf y, vf n) { return _mm512_scalef_ps(y, n); }
 HONED_INLINE vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 HONED_INLINE vi to_int(vf a) { return _mm512_cvtps_epi32(a); }  // nearest even
 

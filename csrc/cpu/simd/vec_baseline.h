@@ -122,6 +122,10 @@ HONED_INLINE vf round_even(vf a) { return to_float(to_int(a)); }
 HONED_INLINE vf exp2_integral(vf n) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(to_int(n), _mm_set1_epi32(127)), 23));
 }
+HONED_INLINE vf times_exp2(vf y, vf n) {
+  vf half = round_even(n * set1(0.5f));
+  return y * exp2_integral(half) * exp2_integral(n - half);
+}
 
 HONED_INLINE vi load_int(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm_storeu_si128((__m128i*)p, a); }

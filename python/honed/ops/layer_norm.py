@@ -34,4 +34,6 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
                 f"expected its last dimension to be {shape[0]}"
             )
         return _core.layer_norm(input, weight, bias, eps)
+    if torch is None or not isinstance(input, torch.Tensor):
+        raise ValueError(f"layer_norm: normalized_shape is {shape}, expected one dimension for an array")
     return fall_back("layer_norm", torch.nn.functional.layer_norm, input, shape, weight, bias, eps)

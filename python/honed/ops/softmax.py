@@ -1,5 +1,7 @@
 """Softmax."""
 
+import numpy as np
+
 from honed._lib import _core, torch
 from honed.ops._dispatch import fall_back, runs_natively
 
@@ -39,9 +41,10 @@ def softmax(input, dim=None, _stacklevel=3, dtype=None):
 def _softmax_of_array(x, dim, dtype):
     if dim is None or not -len(x.shape) <= dim < len(x.shape):
         raise ValueError(f"softmax: dim is {dim}, expected a dimension of an array of shape {list(x.shape)}")
-    if dtype not in (None, x.dtype, "float32"):
-        raise ValueError(f"softmax: dtype is {dtype}, expected None, {x.dtype} or float32")
-    to_f32 = dtype is not None and dtype != x.dtype
+    name = dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in (None, str(x.dtype), "float32"):
+        raise ValueError(f"softmax: dtype is {name}, expected None, {x.dtype} or float32")
+    to_f32 = name == "float32"
     if dim in (-1, len(x.shape) - 1):
         return _core.softmax(x, to_f32)
     return _core.softmax(x.swapaxes(dim, -1), to_f32).swapaxes(dim, -1)
