@@ -58,14 +58,16 @@ HONED_INLINE void dot_keys(const T* keys, int64_t stride, int count, int64_t dim
   }
 }
 
-// to[r][d] = sum_k weight[r][k] * values[k][d] for V vectors of d; the last one holds n.
+// to[r][d] = sum_k weight[r][k] * values[k][d] for V vectors of d from `at` on, the last one
+// holding n; where k does not begin at 0, added to what is there.
 template <int R, int V, class T>
-HONED_INLINE void mix(const T* values, int64_t stride, int count,
+HONED_INLINE void mix(const T* values, int64_t stride, int begin, int end,
                       const float (*weight)[kDecodeKeys], float* const* to, int64_t at, int n) {
   vf sum[R][V];
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = zero();
-  for (int k = 0; k < count; ++k) {
+    for (int v = 0; v < V; ++v)
+      sum[r][v] = begin ? load(to[r] + at + v * kLanes, v + 1 < V ? kLanes : n) : zero();
+  for (int k = begin; k < end; ++k) {
     const T* row = values + k * stride + at;
     vf value[V];
     for (int v = 0; v < V; ++v) value[v] = load(row + v * kLanes, v + 1 < V ? kLanes : n);
@@ -82,11 +84,18 @@ template <int R, class T>
 HONED_INLINE void mix_values(const T* values, int64_t stride, int count, int64_t dim,
                              const float (*weight)[kDecodeKeys], float* const* to) {
   constexpr int kVecs = kLanes == 16 || R == 1 ? 4 : 2;  // accumulators within the registers
-  int64_t d = 0;
-  for (; d + kVecs * kLanes <= dim; d += kVecs * kLanes)
-    mix<R, kVecs>(values, stride, count, weight, to, d, kLanes);
-  for (; d < dim; d += kLanes)
-    mix<R, 1>(values, stride, count, weight, to, d, dim - d < kLanes ? int(dim - d) : kLanes);
+  // Rows that take more than one pass are passed over while they are in the first-level cache.
+  int step = dim > kVecs * kLanes ? 16 : kDecodeKeys, begin = 0;
+  do {
+    int end = begin + step < count ? begin + step : count;
+    int64_t d = 0;
+    for (; d + kVecs * kLanes <= dim; d += kVecs * kLanes)
+      mix<R, kVecs>(values, stride, begin, end, weight, to, d, kLanes);
+    for (; d < dim; d += kLanes)
+      mix<R, 1>(values, stride, begin, end, weight, to, d,
+                dim - d < kLanes ? int(dim - d) : kLanes);
+    begin = end;
+  } while (begin < count);
 }
 
 // The scores of one row become weights relative to their largest; returns it and their sum.

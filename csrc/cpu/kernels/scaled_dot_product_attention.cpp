@@ -20,29 +20,40 @@ struct Left {
   int64_t row, step;
 };
 
-// c[i][.] = c[i][.] * rescale[.] + sum_l left(i, l) * b[l][.] for n <= kTileRows rows of V vectors;
-// without rescale c starts at 0. Rows of b and c are ld apart.
-template <int V>
+// c[i][.] = c[i][.] * rescale[.] + sum_l left(i, l) * b[l][.] for n <= N rows of V vectors; without
+// rescale c starts at 0. Rows of b and c are ld apart.
+template <int N, int V>
 HONED_INLINE void tile(const Left& left, int n, int64_t count, const float* b, float* c, int64_t ld,
                        const float* rescale) {
-  const float* p[kTileRows];
-  vf sum[kTileRows][V];
-  for (int i = 0; i < kTileRows; ++i) p[i] = left.data + (i < n ? i : n - 1) * left.row;
-  for (int i = 0; i < kTileRows; ++i)
+  const float* p[N];
+  vf sum[N][V];
+  for (int i = 0; i < N; ++i) p[i] = left.data + (i < n ? i : n - 1) * left.row;
+  for (int i = 0; i < N; ++i)
     for (int v = 0; v < V; ++v)
       sum[i][v] =
           rescale && i < n ? load(c + i * ld + v * kLanes) * load(rescale + v * kLanes) : zero();
   for (int64_t l = 0, at = 0; l < count; ++l, at += left.step, b += ld) {
     vf row[V];
     for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes);
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < N; ++i) {
       vf x = set1(p[i][at]);
       for (int v = 0; v < V; ++v) sum[i][v] = fmadd(x, row[v], sum[i][v]);
     }
   }
-  for (int i = 0; i < kTileRows; ++i)
+  for (int i = 0; i < N; ++i)
     if (i < n)
       for (int v = 0; v < V; ++v) store(c + i * ld + v * kLanes, sum[i][v]);
+}
+
+template <int V>
+HONED_INLINE void tile_of(const Left& left, int n, int64_t count, const float* b, float* c,
+                          int64_t ld, const float* rescale) {
+  if (n <= 2)
+    tile<2, V>(left, n, count, b, c, ld, rescale);
+  else if (n <= 4)
+    tile<4, V>(left, n, count, b, c, ld, rescale);
+  else
+    tile<kTileRows, V>(left, n, count, b, c, ld, rescale);
 }
 
 // The same for any n and the first `vecs` vectors of a row.
@@ -57,16 +68,16 @@ void product(const Left& left, int64_t n, int64_t count, const float* b, float* 
       float* to = c + i * ld + at;
       switch (vecs - v) {
         case 1:
-          tile<1>(rows, m, count, b + at, to, ld, scale);
+          tile_of<1>(rows, m, count, b + at, to, ld, scale);
           break;
         case 2:
-          tile<2>(rows, m, count, b + at, to, ld, scale);
+          tile_of<2>(rows, m, count, b + at, to, ld, scale);
           break;
         case 3:
-          tile < kTileVecs<3 ? kTileVecs : 3>(rows, m, count, b + at, to, ld, scale);
+          tile_of < kTileVecs<3 ? kTileVecs : 3>(rows, m, count, b + at, to, ld, scale);
           break;
         default:
-          tile<kTileVecs>(rows, m, count, b + at, to, ld, scale);
+          tile_of<kTileVecs>(rows, m, count, b + at, to, ld, scale);
       }
     }
   }
