@@ -37,10 +37,12 @@ struct TensorList {
 };
 
 std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind, int group,
-                                          const std::optional<py::list>& biases, bool interleave) {
+                                          const std::optional<py::list>& biases, bool interleave,
+                                          const OptionalTensor& importance) {
   TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
   py::gil_scoped_release released;
-  return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), group, interleave);
+  return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), group, interleave,
+                                        importance ? &importance->view() : nullptr);
 }
 
 py::object unpack(const PackedWeight& weight) {
@@ -67,7 +69,7 @@ void bind_quantize_weight(py::module_& m) {
       .def("unpack", &unpack, "The f32 matrix that the kernels multiply with.");
   m.def("pack_weight", &pack_weight, "Packs weights one below the other, or gate and up woven.",
         py::arg("weights"), py::arg("kind"), py::arg("group") = 32, py::arg("biases") = py::none(),
-        py::arg("interleave") = false);
+        py::arg("interleave") = false, py::arg("importance") = py::none());
   m.def(
       "exact_kind",
       [](const py::list& weights) {

@@ -10,9 +10,10 @@ namespace honed {
 class PackedWeight {
  public:
   // Weights (N_i, K) one below the other, or woven panel by panel (gated: exactly two of one shape).
-  // biases: one a weight or empty. group: inputs a scale, 32 or 64.
+  // biases: one a weight or empty. group: inputs a scale, 32 or 64. importance: (K,) f32, used by int4;
+  // nullptr: all inputs alike.
   PackedWeight(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases,
-               WeightKind kind, int group, bool gated);
+               WeightKind kind, int group, bool gated, const TensorView* importance);
 
   const PackedView& view() const { return view_; }
   int64_t bytes() const;

@@ -34,7 +34,7 @@ void PackedWeight::Free::operator()(uint8_t* p) const { free_aligned(p); }
 
 PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                            const std::vector<TensorView>& biases, WeightKind kind, int group,
-                           bool gated) {
+                           bool gated, const TensorView* importance) {
   HONED_CHECK(!weights.empty() && weights.size() <= 8, "linear: ", weights.size(),
               " weights, expected 1 to 8");
   HONED_CHECK(!gated || (weights.size() == 2 && same_shape(weights[0], weights[1])),
@@ -66,8 +66,22 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
     scales_.resize(size_t(view_.panels * kPanel));
     view_.scales = scales_.data();
   }
+  std::vector<float> weighed;
+  if (importance) {
+    HONED_CHECK(importance->ndim == 1 && importance->size(0) == view_.k &&
+                    importance->dtype == DType::f32 && importance->contiguous(),
+                "linear: importance is ", name_of(importance->dtype), " of shape ", shape_of(*importance),
+                ", expected a contiguous float32 [", view_.k, "]");
+    const float* from = importance->as<float>();
+    for (int64_t i = 0; i < view_.k; ++i)
+      HONED_CHECK(from[i] >= 0 && from[i] < 1e30f, "linear: importance[", i, "] is ", from[i],
+                  ", expected a finite number of at least 0");
+    weighed.assign(from, from + view_.k);
+    weighed.resize(size_t(view_.k_padded));
+  }
   QuantizeWeightArgs args{sources.data(),  int(sources.size()), kind,        gated,         group, view_.k,
-                      view_.k_padded, view_.panel_bytes,   data_.get(), scales_.data()};
+                      view_.k_padded, view_.panel_bytes,   data_.get(), scales_.data(),
+                          importance ? weighed.data() : nullptr};
   cpu::run(cpu::kernels().quantize_weight, args, view_.panels, 1);
   if (!biases.empty()) pack_bias(weights, biases);
 }

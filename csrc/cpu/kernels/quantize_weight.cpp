@@ -74,23 +74,24 @@ HONED_INLINE vf to_code(vf x, vf low, vf inverse) {
   return vmin(set1(15.0f), vmax(zero(), round_even((x - low) * inverse)));
 }
 
-// Step and low of one group's channels (QuantizeWeightArgs has the rule).
-void search_steps(const float* block, int group, float* steps, float* lows) {
+// Step and low of one group's channels (QuantizeWeightArgs has the rule). weight: one an input.
+void search_steps(const float* block, const float* weight, int group, float* steps, float* lows) {
   // The range may shrink by this part at either end: Gaussian weights win at about 0.05, weights that
   // come from a 4-bit grid at 0, where the fit is exact.
   const float kShrink[] = {0.0f, 0.015f, 0.03f, 0.05f, 0.07f, 0.09f, 0.12f};
-  const vf count = set1(float(group));
+  float all = 0;
+  for (int i = 0; i < group; ++i) all += weight[i];
+  const vf count = set1(all > 0 ? all : 1.0f);
   for (int c = 0; c < kPanel; c += kLanes) {
-    vf least = load(block + c), most = least, sum_x = zero(), sum_xx = zero();
+    vf least = load(block + c), most = least, sum_x = zero();
     for (int i = 0; i < group; ++i) {
       vf x = load(block + i * kPanel + c);
       least = vmin(least, x);
       most = vmax(most, x);
-      sum_x = sum_x + x;
-      sum_xx = fmadd(x, x, sum_xx);
+      sum_x = fmadd(set1(weight[i]), x, sum_x);
     }
-    vf mean = sum_x / count, best_step = zero(), best_low = mean;  // all equal: q = 0
-    vf best_gain = zero();
+    vf mean = sum_x / count;
+    vf best_step = (most - least) * set1(1.0f / 15.0f), best_low = least, best_gain = zero();
     for (float shrink : kShrink) {
       vf inset = (most - least) * set1(shrink);
       vf low = least + inset, step = (most - least - inset - inset) * set1(1.0f / 15.0f);
@@ -98,9 +99,10 @@ void search_steps(const float* block, int group, float* steps, float* lows) {
       vf sum_q = zero(), sum_qq = zero(), sum_qx = zero();
       for (int i = 0; i < group; ++i) {
         vf x = load(block + i * kPanel + c), q = to_code(x, low, inverse);
-        sum_q = sum_q + q;
-        sum_qq = fmadd(q, q, sum_qq);
-        sum_qx = fmadd(q, x - mean, sum_qx);
+        vf weighed = q * set1(weight[i]);
+        sum_q = sum_q + weighed;
+        sum_qq = fmadd(q, weighed, sum_qq);
+        sum_qx = fmadd(weighed, x - mean, sum_qx);
       }
       // Least squares of x on q: what it explains of the variance is its gain.
       vf spread = sum_qq - sum_q * sum_q / count;
@@ -118,9 +120,11 @@ void search_steps(const float* block, int group, float* steps, float* lows) {
 void pack_int4(const QuantizeWeightArgs& a, int64_t panel) {
   uint8_t* to = a.data + panel * a.panel_bytes;
   alignas(64) float block[kMaxGroup * kPanel], steps[2 * kPanel], codes[8 * kPanel];
+  float alike[kMaxGroup];
+  for (float& weight : alike) weight = 1.0f;
   for (int64_t k = 0; k < a.k_padded; k += a.group) {
     gather(a, panel, k, a.group, block);
-    search_steps(block, a.group, steps, steps + kPanel);
+    search_steps(block, a.importance ? a.importance + k : alike, a.group, steps, steps + kPanel);
     f16* stored = reinterpret_cast<f16*>(to);
     for (int c = 0; c < 2 * kPanel; c += kLanes) {
       store(stored + c, load(steps + c));

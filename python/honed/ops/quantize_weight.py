@@ -3,7 +3,7 @@
 from honed._lib import _core
 
 
-def quantize_weight(weight, kind="exact", group=32, bias=None):
+def quantize_weight(weight, kind="exact", group=32, bias=None, *, importance=None):
     """Packs a weight ``(N, K)`` once, for :func:`honed.ops.linear` to use many times.
 
     ==========  =====================================================  =================
@@ -22,6 +22,8 @@ def quantize_weight(weight, kind="exact", group=32, bias=None):
         weight: ``(N, K)``, float32, float16 or bfloat16, any strides; torch or NumPy.
         group: inputs that share a scale, 32 or 64: of int4 weights, and of the rows that meet int8 and
             int4 weights.
+        importance: ``(K,)`` float32: the mean square of what reaches each input. int4 then makes the error
+            of the product least instead of that of the weight.
         bias: ``(N,)``, kept in float32 and added by ``linear``.
 
     Returns:
@@ -40,4 +42,4 @@ def quantize_weight(weight, kind="exact", group=32, bias=None):
     """
     if kind == "exact":
         kind = _core.exact_kind([weight])
-    return _core.pack_weight([weight], kind, group, None if bias is None else [bias])
+    return _core.pack_weight([weight], kind, group, None if bias is None else [bias], False, importance)
