@@ -1,4 +1,4 @@
-"""The class that a honed model has: its own, with the engine put before its forward, cache and decode loop."""
+"""The class of a honed model: its own, with the engine put before its forward, cache and decode loop."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from honed.hf.cache import HonedCache
 _classes: dict[type, type] = {}
 
 # Arguments of forward that the engine serves, and those that only the loss function reads.
-_SERVED = frozenset(
-    "input_ids attention_mask position_ids cache_position past_key_values labels use_cache logits_to_keep return_dict".split()
-)
+_INPUTS = {"input_ids", "attention_mask", "position_ids", "cache_position", "past_key_values", "labels"}
+_SERVED = _INPUTS | {"use_cache", "logits_to_keep", "return_dict"}
 _LOSS = frozenset(("num_items_in_batch", "shift_labels", "ignore_index"))
 
 
@@ -137,15 +136,15 @@ def why_torch(model, given: dict) -> str | None:
 
 
 def _odd_argument(model, given) -> str | None:
+    for name in ("output_attentions", "output_hidden_states"):
+        asked = given.get(name)
+        if getattr(model.config, name, False) if asked is None else asked:
+            return name
     for name, value in given.items():
         if value is None or value is False or name in _SERVED:
             continue
         if not (name in _LOSS and given.get("labels") is not None):
             return f"argument {name}"
-    if given.get("output_attentions", model.config.output_attentions):
-        return "output_attentions"
-    if given.get("output_hidden_states", model.config.output_hidden_states):
-        return "output_hidden_states"
     ids = given.get("input_ids")
     if not given:
         return None
@@ -196,14 +195,9 @@ def _use_cache(model, given) -> bool:
 
 
 def _forward(model, original, names, args, kwargs):
-    given = {**dict(zip(names, args)), **kwargs}
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
     handle = model._honed
-    if len(args) > len(names) or "inputs_embeds" in given and given["inputs_embeds"] is not None:
-        reason = "inputs_embeds"
-    elif "input_ids" not in given:
-        reason = "no input_ids"
-    else:
-        reason = why_torch(model, given)
+    reason = why_torch(model, given) if given.get("input_ids") is not None else "no input_ids"
     if reason is not None:
         handle.note(reason)
         return original(model, *args, **kwargs)
@@ -255,7 +249,7 @@ def _decode(model, input_ids, plan, streamer, model_kwargs):
     limit = handle.binding.limit
     if length >= limit:
         raise ValueError(
-            f"generate: the prompt has {length} tokens, expected fewer than {limit} (config.max_position_embeddings)"
+            f"generate: the prompt has {length} tokens, expected fewer than {limit}, the model's positions"
         )
     room = plan.max_length - length
     if plan.max_length > limit:
