@@ -89,8 +89,7 @@ class HonedModel:
         plan = plan_decoding(
             logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
         )
-        if not isinstance(plan, str):
-            plan = why_torch(self, {"input_ids": input_ids}) or plan
+        plan = why_torch(self, {"input_ids": input_ids}) or plan
         if isinstance(plan, str):
             self._honed.note(f"decode loop: {plan}")
             return super()._sample(
@@ -114,18 +113,20 @@ def why_torch(model, given: dict) -> str | None:
         return "torch.compile is tracing"
     if model.training:
         return "the model is in training mode"
-    reason = _odd_argument(model, given)
-    if reason:
-        return reason
     if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()):
         return "gradients are on (call under torch.no_grad() or torch.inference_mode())"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     past = given.get("past_key_values")
     ids = given.get("input_ids")
-    decoding = past is not None and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
-    if not handle.ready(model, thorough=not decoding):
+    step = (
+        isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
+    )
+    if not handle.ready(model, thorough=not step):
         return handle.reason
+    reason = _odd_argument(model, given)
+    if reason:
+        return reason
     if any(handle.binding.hooks) and not _only_capturing(handle.binding.hooks):
         return "a submodule has a forward hook"
     if handle.binding.limit_is_window and ids is not None:
