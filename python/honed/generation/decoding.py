@@ -32,8 +32,8 @@ class Plan:
 def plan_decoding(processors, criteria, config, synced, model_kwargs) -> Plan | str:
     """The plan, or the reason why transformers' own loop has to run.
 
-    Takes what ``generate`` hands to its decoding method: processors and criteria already stand for every option
-    of the call, of ``generation_config.json`` and of the defaults, so that an option unknown here is seen.
+    Takes what ``generate`` hands to its decoding method: processors and criteria already stand for every
+    option of the call, of ``generation_config.json`` and of the defaults, so that one unknown here is seen.
     """
     options = {
         "do_sample": bool(config.do_sample),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
 from honed.hf.families import ACTIVATIONS, FAMILIES, FIXED_ROPES, Family, Unsupported
@@ -89,11 +90,12 @@ def _family_of(model) -> Family:
         raise Unsupported("the model is quantised by another library")
     if getattr(model, "hf_device_map", None) is not None and len(set(model.hf_device_map.values())) > 1:
         raise Unsupported("the model is spread over several devices")
-    forward = type(model).forward
-    if not getattr(forward, "__module__", "").startswith("transformers.models."):
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
+    owner = next(cls for cls in type(model).__mro__ if "forward" in vars(cls))
+    if owner.__name__ not in ((names,) if isinstance(names, str) else names):
+        raise Unsupported(f"{type(model).__name__} is not the {kind} language model {names}")
+    if not owner.__module__.startswith("transformers.models."):
         raise Unsupported(f"{type(model).__name__}.forward is not transformers' own")
-    if not hasattr(model, family.head) or "generate" not in dir(type(model)):
-        raise Unsupported(f"{type(model).__name__} has no language model head")
     return family
 
 
@@ -146,7 +148,10 @@ def _parts(model, family) -> tuple[Part, ...]:
         found.append(part("attention_norm", [family.attention_norm], **at))
         found.append(part("qkv", family.qkv, packed=True, **at))
         if family.head_norms:
-            found += [part(key, [name], **at) for key, name in zip(("q_norm", "k_norm"), family.head_norms)]
+            found += [
+                part(key, [name], **at)
+                for key, name in zip(("q_norm", "k_norm"), family.head_norms, strict=True)
+            ]
         found.append(part("attention_out", [family.attention_out], packed=True, **at))
         found.append(part("mlp_norm", [family.mlp_norm], **at))
         found.append(part("up", family.up, packed=True, **at))

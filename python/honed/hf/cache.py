@@ -11,8 +11,8 @@ from honed._lib import _core
 class HonedCache(DynamicCache):
     """A cache that the engine fills.
 
-    While it is empty, torch may take it over: it is then the ``DynamicCache`` it derives from. Once the engine
-    has filled it, its keys and values are not visible to torch, and a layer that asks for them gets an error.
+    While it is empty, torch may take it over: it is then the ``DynamicCache`` it derives from. Once the
+    engine has filled it, torch cannot see its keys and values: a layer that asks for them gets an error.
     """
 
     def __init__(self, config, dtype: str, capacity: int = 0):
@@ -38,8 +38,8 @@ class HonedCache(DynamicCache):
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
         if self.native is not None and self.native.length:
             raise RuntimeError(
-                f"HonedCache: torch asked for the keys of layer {layer_idx}, but the engine filled this cache with "
-                f"{self.native.length} tokens; start from an empty cache, or call honed.unhone(model) first"
+                f"HonedCache: torch asked for the keys of layer {layer_idx}, but the engine filled this "
+                f"cache with {self.native.length} tokens; start from an empty one, or unhone the model first"
             )
         self.native = None
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)

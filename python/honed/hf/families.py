@@ -1,4 +1,4 @@
-"""Model families as data: where a decoder keeps what the engine needs, and what must hold for it to be exact."""
+"""Model families as data: where a decoder keeps what the engine needs, and what it must not have."""
 
 from __future__ import annotations
 

@@ -15,18 +15,22 @@ def hone(model, *, weights: str | None = None, train: bool = False):
     """Makes a model run on honed's kernels, in place, and returns it.
 
     Args:
-        model: a ``transformers`` model. Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models run on the engine;
-            any other model is returned unchanged, and :func:`report` says why.
+        model: a ``transformers`` model. Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models run on the
+            engine; any other model is returned unchanged, and :func:`report` says why.
         weights: how the engine stores matrices. ``None``: exactly (a 16-bit type where it holds every value).
-            ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: 8 bits and a scale an output. ``"int4"``: 4 bits in groups.
+            ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: a scale an output. ``"int4"``: a scale a group.
             The model's own parameters are never changed: ``state_dict()`` shows the original weights.
         train: keeps the model on torch, ready for training.
 
     Returns:
         The same object. Its class is a subclass of what it was, of the same name.
 
-    Calls that need gradients, attentions, hidden states or hooks run on torch; :func:`report` counts them. Outside
-    ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``torch.inference_mode()``.
+    Calls that need gradients, attentions, hidden states or hooks run on torch; :func:`report` counts them.
+    Outside ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``inference_mode()``.
+
+    Changed weights are packed anew: optimizer steps, ``load_state_dict`` and in-place edits are seen at once,
+    ``parameter.data`` edits at the next prompt, by a sample of the values. Hone again after an edit of a few
+    values through ``.data``.
 
     Raises:
         ValueError: another value of ``weights``. TypeError: not a ``torch.nn.Module``.

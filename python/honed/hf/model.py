@@ -1,4 +1,4 @@
-"""The class that a honed model has: its own, with the engine put before its forward, cache and decode loop."""
+"""The class of a honed model: its own, with the engine put before its forward, cache and decode loop."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from honed.hf.cache import HonedCache
 _classes: dict[type, type] = {}
 
 # Arguments of forward that the engine serves, and those that only the loss function reads.
-_SERVED = frozenset(
-    "input_ids attention_mask position_ids cache_position past_key_values labels use_cache logits_to_keep return_dict".split()
-)
+_INPUTS = {"input_ids", "attention_mask", "position_ids", "cache_position", "past_key_values", "labels"}
+_SERVED = _INPUTS | {"use_cache", "logits_to_keep", "return_dict"}
 _LOSS = frozenset(("num_items_in_batch", "shift_labels", "ignore_index"))
 
 
@@ -90,8 +89,7 @@ class HonedModel:
         plan = plan_decoding(
             logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
         )
-        if not isinstance(plan, str):
-            plan = why_torch(self, {"input_ids": input_ids}) or plan
+        plan = why_torch(self, {"input_ids": input_ids}) or plan
         if isinstance(plan, str):
             self._honed.note(f"decode loop: {plan}")
             return super()._sample(
@@ -115,18 +113,20 @@ def why_torch(model, given: dict) -> str | None:
         return "torch.compile is tracing"
     if model.training:
         return "the model is in training mode"
-    reason = _odd_argument(model, given)
-    if reason:
-        return reason
     if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()):
         return "gradients are on (call under torch.no_grad() or torch.inference_mode())"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     past = given.get("past_key_values")
     ids = given.get("input_ids")
-    decoding = past is not None and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
-    if not handle.ready(model, thorough=not decoding):
+    step = (
+        isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
+    )
+    if not handle.ready(model, thorough=not step):
         return handle.reason
+    reason = _odd_argument(model, given)
+    if reason:
+        return reason
     if any(handle.binding.hooks) and not _only_capturing(handle.binding.hooks):
         return "a submodule has a forward hook"
     if handle.binding.limit_is_window and ids is not None:
@@ -137,15 +137,15 @@ def why_torch(model, given: dict) -> str | None:
 
 
 def _odd_argument(model, given) -> str | None:
+    for name in ("output_attentions", "output_hidden_states"):
+        asked = given.get(name)
+        if getattr(model.config, name, False) if asked is None else asked:
+            return name
     for name, value in given.items():
         if value is None or value is False or name in _SERVED:
             continue
         if not (name in _LOSS and given.get("labels") is not None):
             return f"argument {name}"
-    if given.get("output_attentions", model.config.output_attentions):
-        return "output_attentions"
-    if given.get("output_hidden_states", model.config.output_hidden_states):
-        return "output_hidden_states"
     ids = given.get("input_ids")
     if not given:
         return None
@@ -196,14 +196,9 @@ def _use_cache(model, given) -> bool:
 
 
 def _forward(model, original, names, args, kwargs):
-    given = {**dict(zip(names, args)), **kwargs}
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
     handle = model._honed
-    if len(args) > len(names) or "inputs_embeds" in given and given["inputs_embeds"] is not None:
-        reason = "inputs_embeds"
-    elif "input_ids" not in given:
-        reason = "no input_ids"
-    else:
-        reason = why_torch(model, given)
+    reason = why_torch(model, given) if given.get("input_ids") is not None else "no input_ids"
     if reason is not None:
         handle.note(reason)
         return original(model, *args, **kwargs)
@@ -255,7 +250,7 @@ def _decode(model, input_ids, plan, streamer, model_kwargs):
     limit = handle.binding.limit
     if length >= limit:
         raise ValueError(
-            f"generate: the prompt has {length} tokens, expected fewer than {limit} (config.max_position_embeddings)"
+            f"generate: the prompt has {length} tokens, expected fewer than {limit}, the model's positions"
         )
     room = plan.max_length - length
     if plan.max_length > limit:

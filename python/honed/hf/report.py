@@ -46,12 +46,13 @@ class Report:
         for name in ("module", "n", "replaced by", "kernel", "dtype"):
             table.add_column(name)
         table.add_column("MB", justify="right")
-        table.add_column("reason")
+        reasons = any(row.reason for row in self.rows)
+        if reasons:
+            table.add_column("reason")
         for row in self.rows:
             size = f"{row.bytes / 1e6:.1f}" if row.bytes else ""
-            table.add_row(
-                row.module, str(row.count), row.replaced_by, row.kernel, row.dtype, size, row.reason
-            )
+            cells = (row.module, str(row.count), row.replaced_by, row.kernel, row.dtype, size)
+            table.add_row(*cells, *((row.reason,) if reasons else ()))
         console = Console(width=140, no_color=True)
         with console.capture() as capture:
             console.print(table)
@@ -94,4 +95,4 @@ def _rows(handle):
         entry[0] += 1
         entry[1] += size
     for (shown, by, kernel, dtype), (count, size) in groups.items():
-        yield Row(shown, count, by, kernel, dtype, size, "" if size else "the model's own tensor")
+        yield Row(shown, count, by, kernel, dtype, size, "")
