@@ -26,12 +26,12 @@ test: lint .venv/package.stamp
 bench: .venv/package.stamp
 	$(BIN)/python bench/run.py
 
-lint: .venv/package.stamp
+lint: .venv/dependencies.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find csrc tests -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
 
-format: .venv/package.stamp
+format: .venv/dependencies.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find csrc tests -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i

@@ -17,7 +17,7 @@ import sys
 
 import harness
 import torch
-from providers import PROVIDERS, folder
+from providers import PROVIDERS, Unavailable, folder
 
 import honed
 
@@ -45,7 +45,7 @@ def open_providers(names: list[str], model: str, threads: int) -> dict:
     for name in names:
         try:
             made[name] = PROVIDERS[name](model, threads)
-        except (ImportError, ValueError, AttributeError) as error:
+        except Unavailable as error:
             print(f"e2e: {name} is left out: {error}", file=sys.stderr)
     return made
 
@@ -168,8 +168,9 @@ def main() -> int:
             print(f"e2e: honed's exact mode leaves hf's text after {agreed['honed']} tokens", file=sys.stderr)
             return 1
 
+    before = harness.read_bandwidth(256, arguments.threads)
     taken = measure(made, short, long, arguments.new_tokens, arguments.rounds)
-    bandwidth = harness.read_bandwidth(256, arguments.threads)
+    bandwidth = max(before, harness.read_bandwidth(256, arguments.threads))
     rows = rows_of(made, taken, agreed, arguments, bandwidth)
     print_table(rows)
     if not arguments.no_csv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,17 @@ import torch
 MODELS = {"smollm2": "smollm2", "gpt2": "gpt2-random"}
 MODEL_CACHE = Path.home() / ".cache" / "honed-models"
 FILE_CACHE = Path.home() / ".cache" / "honed-bench"
+
+
+class Unavailable(Exception):
+    """This provider is not installed or does not run this model."""
+
+
+def peer(module: str):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Unavailable(f"no module {module}: {error}") from error
 
 
 def folder(model: str) -> Path:
@@ -29,7 +41,9 @@ class HuggingFace:
 
     def __init__(self, model: str, threads: int):
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.model = AutoModelForCausalLM.from_pretrained(folder(model), dtype=torch.float32).eval()
         self.bytes_a_token = sum(p.numel() * p.element_size() for p in self.model.parameters())
 
@@ -130,10 +144,9 @@ class LlamaCpp:
     flash_attention = False
 
     def __init__(self, model: str, threads: int):
-        import llama_cpp
         from make_gguf import make
 
-        self.lib = llama_cpp
+        self.lib = llama_cpp = peer("llama_cpp")
         path = make(folder(model), FILE_CACHE / model, (self.kind,))[self.kind]
         # Every tensor is read once a token; the file is the tensors and a tokenizer.
         self.bytes_a_token = path.stat().st_size
@@ -192,10 +205,9 @@ class CTranslate2:
     compute_type, bits = "float32", 32
 
     def __init__(self, model: str, threads: int):
-        import ctranslate2
-
+        ctranslate2 = peer("ctranslate2")
         if model != "gpt2":
-            raise ValueError(f"e2e: ctranslate2 is set up for gpt2, got {model}")
+            raise Unavailable(f"set up for gpt2, got {model}")
         out = FILE_CACHE / model / f"ct2-{self.compute_type}"
         if not (out / "model.bin").exists():
             source = FILE_CACHE / model / "ct2-source"

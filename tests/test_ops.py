@@ -46,7 +46,7 @@ def check(spec, case, level, dtype, arrange=lambda t: t):
         assert error <= allowed, f"{case.name}: error {error:.3g}, allowed {allowed:.3g}"
 
 
-@pytest.mark.parametrize(("spec", "level", "dtype"), _grid())
+@pytest.mark.parametrize(("spec", "level", "dtype"), list(_grid()))
 def test_matches_float64(spec, level, dtype):
     for case in spec.cases:
         check(spec, case, level, dtype)
@@ -73,7 +73,7 @@ def _unaligned(t):
 
 
 @pytest.mark.parametrize("arrange", [_strided, _transposed, _unaligned])
-@pytest.mark.parametrize(("spec", "level", "dtype"), _grid())
+@pytest.mark.parametrize(("spec", "level", "dtype"), list(_grid()))
 def test_any_strides(spec, level, dtype, arrange):
     for case in spec.cases[:6]:
         check(spec, case, level, dtype, arrange)
