@@ -1,8 +1,9 @@
 # The CPU levels: one OBJECT library a level, from the same files, with the level's flags.
 # Order is from least to most capable; csrc/cpu/levels.def repeats the names for C++.
 set(HONED_LEVELS baseline avx2 avx512 avx512_vnni avx512_fp16)
-set(HONED_FLAGS_baseline "")
-set(HONED_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
+# Kernels do not throw: without exceptions no object of theirs refers to shared exception code.
+set(HONED_FLAGS_baseline -fno-exceptions)
+set(HONED_FLAGS_avx2 ${HONED_FLAGS_baseline} -mavx2 -mfma -mf16c -mbmi2)
 set(HONED_FLAGS_avx512 ${HONED_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq
                        -mprefer-vector-width=512)
 set(HONED_FLAGS_avx512_vnni ${HONED_FLAGS_avx512} -mavx512vnni)

@@ -37,10 +37,13 @@ class Reader {
     }
   }
   bool has(const char* key) const { return dict_.contains(key) && !dict_[key].is_none(); }
-  py::object object(const char* key) const { return py::reinterpret_borrow<py::object>(dict_[key]); }
+  py::object object(const char* key) const {
+    return py::reinterpret_borrow<py::object>(dict_[key]);
+  }
 
   template <class Choice>
-  Choice choose(const char* key, std::initializer_list<std::pair<const char*, Choice>> choices) const {
+  Choice choose(const char* key,
+                std::initializer_list<std::pair<const char*, Choice>> choices) const {
     std::string name = get<std::string>(key), all;
     for (const auto& [known, value] : choices) {
       if (name == known) return value;
@@ -124,7 +127,8 @@ struct Engine {
       py::dict dict = layers[i].cast<py::dict>();
       Reader l(dict, "layer " + std::to_string(i));
       Layer layer;
-      layer.attention_norm = {read_vector(l, "attention_norm"), read_vector(l, "attention_norm_bias")};
+      layer.attention_norm = {read_vector(l, "attention_norm"),
+                              read_vector(l, "attention_norm_bias")};
       layer.mlp_norm = {read_vector(l, "mlp_norm"), read_vector(l, "mlp_norm_bias")};
       layer.q_norm = read_vector(l, "q_norm");
       layer.k_norm = read_vector(l, "k_norm");
@@ -146,23 +150,23 @@ struct Prompt {
   Prompt(const Cache& cache, const Tensor& i, const OptionalTensor& p, const OptionalTensor& m)
       : ids(i.view()), positions(p), mask(m) {
     require_cpu("Engine", {&i, p ? &*p : nullptr, m ? &*m : nullptr});
-    HONED_CHECK(i->ndim == 2 && i->dtype == DType::i64, "Engine: ids are ", name_of(i->dtype), " of shape ",
-                shape_of(i.view()), ", expected int64 (B, T)");
+    HONED_CHECK(i->ndim == 2 && i->dtype == DType::i64, "Engine: ids are ", name_of(i->dtype),
+                " of shape ", shape_of(i.view()), ", expected int64 (B, T)");
     HONED_CHECK(!p || ((*p)->dtype == DType::i64 && same_shape(p->view(), i.view())),
                 "Engine: positions are ", p ? name_of((*p)->dtype) : "", " of shape ",
                 p ? shape_of(p->view()) : "", ", expected int64 ", shape_of(i.view()));
     int64_t width = cache.length() + i->size(1);
     HONED_CHECK(!m || ((*m)->ndim == 2 && (*m)->size(0) == i->size(0) && (*m)->size(1) == width &&
                        size_of((*m)->dtype) == 1),
-                "Engine: mask is ", m ? name_of((*m)->dtype) : "", " of shape ", m ? shape_of(m->view()) : "",
-                ", expected bool [", i->size(0), ", ", width, "]");
+                "Engine: mask is ", m ? name_of((*m)->dtype) : "", " of shape ",
+                m ? shape_of(m->view()) : "", ", expected bool [", i->size(0), ", ", width, "]");
     tokens = {ids.view()->as<int64_t>(), p ? positions.view()->as<int64_t>() : nullptr,
               m ? mask.view()->as<uint8_t>() : nullptr, i->size(0), i->size(1)};
   }
 };
 
-py::object forward(const Engine& engine, Cache& cache, const Tensor& ids, const OptionalTensor& positions,
-                   const OptionalTensor& mask, int64_t keep) {
+py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
+                   const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep) {
   Prompt prompt(cache, ids, positions, mask);
   if (keep <= 0 || keep > prompt.tokens.time) keep = prompt.tokens.time;
   int64_t shape[] = {prompt.tokens.batch, keep, engine.model.description.vocab_size};
@@ -174,9 +178,10 @@ py::object forward(const Engine& engine, Cache& cache, const Tensor& ids, const 
   return logits.object;
 }
 
-py::object generate(const Engine& engine, Cache& cache, const Tensor& ids, const OptionalTensor& positions,
-                    const OptionalTensor& mask, int64_t max_new_tokens, const std::vector<int64_t>& stop,
-                    int64_t pad, const py::dict& options, const py::object& callback) {
+py::object generate(const Engine& engine, Cache& cache, const Tensor& ids,
+                    const OptionalTensor& positions, const OptionalTensor& mask,
+                    int64_t max_new_tokens, const std::vector<int64_t>& stop, int64_t pad,
+                    const py::dict& options, const py::object& callback) {
   Prompt prompt(cache, ids, positions, mask);
   Reader r(options, "the options");
   engine::GenerateOptions o{max_new_tokens,
@@ -211,7 +216,8 @@ py::object generate(const Engine& engine, Cache& cache, const Tensor& ids, const
 }
 
 DType cache_dtype_of(const std::string& name) {
-  for (auto [known, dtype] : {std::pair{"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}})
+  for (auto [known, dtype] :
+       {std::pair{"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}})
     if (name == known) return dtype;
   raise<ValueError>("Cache: dtype is '", name, "', expected f32, f16 or bf16");
 }
@@ -220,9 +226,11 @@ DType cache_dtype_of(const std::string& name) {
 
 void bind_engine(py::module_& m) {
   py::classh<Cache>(m, "Cache", "Keys and values of every layer.")
-      .def(py::init([](const Engine& engine, int64_t batch, int64_t capacity, const std::string& dtype) {
-             return std::make_unique<Cache>(engine.model.description, batch, capacity, cache_dtype_of(dtype));
-           }),
+      .def(py::init(
+               [](const Engine& engine, int64_t batch, int64_t capacity, const std::string& dtype) {
+                 return std::make_unique<Cache>(engine.model.description, batch, capacity,
+                                                cache_dtype_of(dtype));
+               }),
            py::arg("engine"), py::arg("batch"), py::arg("capacity"), py::arg("dtype"))
       .def_property_readonly("batch", &Cache::batch)
       .def_property_readonly("length", &Cache::length)
@@ -234,8 +242,9 @@ void bind_engine(py::module_& m) {
       .def(
           "reorder",
           [](Cache& cache, const Tensor& rows) {
-            HONED_CHECK(rows->ndim == 1 && rows->dtype == DType::i64, "Cache: rows are ", name_of(rows->dtype),
-                        " of shape ", shape_of(rows.view()), ", expected int64 (B,)");
+            HONED_CHECK(rows->ndim == 1 && rows->dtype == DType::i64, "Cache: rows are ",
+                        name_of(rows->dtype), " of shape ", shape_of(rows.view()),
+                        ", expected int64 (B,)");
             Dense dense(rows.view());
             cache.reorder(dense.view()->as<int64_t>(), rows->size(0));
           },
@@ -246,8 +255,8 @@ void bind_engine(py::module_& m) {
       .def("forward", &forward, "Logits of the last `keep` positions (0: all).", py::arg("cache"),
            py::arg("ids"), py::arg("positions"), py::arg("mask"), py::arg("keep"))
       .def("generate", &generate, "Prompt and new tokens.", py::arg("cache"), py::arg("ids"),
-           py::arg("positions"), py::arg("mask"), py::arg("max_new_tokens"), py::arg("stop"), py::arg("pad"),
-           py::arg("options"), py::arg("callback"));
+           py::arg("positions"), py::arg("mask"), py::arg("max_new_tokens"), py::arg("stop"),
+           py::arg("pad"), py::arg("options"), py::arg("callback"));
 }
 
 }  // namespace honed::bindings

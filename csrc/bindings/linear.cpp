@@ -6,7 +6,7 @@
 #include "bindings/activation.h"
 #include "bindings/tensor.h"
 #include "core/check.h"
-#include "ops/packed_weight.h"
+#include "ops/quantize_weight.h"
 
 namespace honed::bindings {
 

@@ -32,12 +32,15 @@ PYBIND11_MODULE(_core, m) {
   m.def("level", &cpu::level, "Name of the CPU level in use.");
   m.def("compiled_levels", &cpu::compiled_levels, "CPU levels in this binary.");
   m.def("usable_levels", &cpu::usable_levels, "CPU levels that this machine runs.");
-  m.def("set_level", &cpu::set_level, "Switches the CPU level; '' chooses the best.", py::arg("name"));
+  m.def("set_level", &cpu::set_level, "Switches the CPU level; '' chooses the best.",
+        py::arg("name"));
   m.def("num_threads", &num_threads, "Threads that a call made now would use.");
   m.def("set_num_threads", &set_num_threads, "0 follows torch.", py::arg("n"));
   m.def("num_cpus", &num_cpus, "CPUs of the affinity mask and the cgroup quota.");
-  m.def("attach_openmp", &attach_openmp, "Shares torch's OpenMP team; returns the runtime's file or None.");
-  m.def("random_uniform", &random_uniform, "The counter-based generator.", py::arg("seed"), py::arg("counter"));
+  m.def("attach_openmp", &attach_openmp,
+        "Shares torch's OpenMP team; returns the runtime's file or None.");
+  m.def("random_uniform", &random_uniform, "The counter-based generator.", py::arg("seed"),
+        py::arg("counter"));
   m.def("verbose", &env::verbose, "HONED_VERBOSE=1.");
   bind_native(m);
 #define HONED_OP(name, Args) bind_##name(m);

@@ -8,15 +8,14 @@
 
 #include "bindings/tensor.h"
 #include "core/check.h"
-#include "ops/packed_weight.h"
 
 namespace honed::bindings {
 
 namespace {
 
 WeightKind weight_kind_of(const std::string& name) {
-  for (WeightKind kind : {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8,
-                          WeightKind::int4})
+  for (WeightKind kind :
+       {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8, WeightKind::int4})
     if (name == name_of(kind)) return kind;
   raise<ValueError>("linear: kind is '", name, "', expected f32, f16, bf16, int8 or int4");
 }
@@ -36,9 +35,9 @@ struct TensorList {
   std::vector<TensorView> views;
 };
 
-std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind, int group,
-                                          const std::optional<py::list>& biases, bool interleave,
-                                          const OptionalTensor& importance) {
+std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind,
+                                          int group, const std::optional<py::list>& biases,
+                                          bool interleave, const OptionalTensor& importance) {
   TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
   py::gil_scoped_release released;
   return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), group, interleave,

@@ -56,8 +56,9 @@ DType dtype_of(const dlpack::DataType& type, PyObject* object) {
     if (type.code == kUInt && type.bits == 8) return DType::u8;
     if (type.code == kBool && type.bits == 8) return DType::boolean;
   }
-  raise<TypeError>("honed: a ", type_name(object), " has an element type (DLPack code ", int(type.code), ", ",
-                   int(type.bits), " bits) that honed does not take; expected a real floating, integer or bool "
+  raise<TypeError>("honed: a ", type_name(object), " has an element type (DLPack code ",
+                   int(type.code), ", ", int(type.bits),
+                   " bits) that honed does not take; expected a real floating, integer or bool "
                    "type");
 }
 
@@ -67,30 +68,50 @@ dlpack::DataType type_of(DType dtype) {
   switch (dtype) {
     case DType::f64:
     case DType::f32:
-    case DType::f16: return {kFloat, bits, 1};
-    case DType::bf16: return {kBfloat, bits, 1};
-    case DType::u8: return {kUInt, bits, 1};
-    case DType::boolean: return {kBool, bits, 1};
-    default: return {kInt, bits, 1};
+    case DType::f16:
+      return {kFloat, bits, 1};
+    case DType::bf16:
+      return {kBfloat, bits, 1};
+    case DType::u8:
+      return {kUInt, bits, 1};
+    case DType::boolean:
+      return {kBool, bits, 1};
+    default:
+      return {kInt, bits, 1};
   }
 }
 
 bool dtype_of_buffer(const char* format, int64_t size, DType* out) {
   char kind = format && *format ? format[*format == '@' || *format == '=' || *format == '<'] : 'B';
   switch (kind) {
-    case 'd': *out = DType::f64; return true;
-    case 'f': *out = DType::f32; return true;
-    case 'e': *out = DType::f16; return true;
-    case 'b': *out = DType::i8; return true;
-    case 'B': *out = DType::u8; return true;
-    case '?': *out = DType::boolean; return true;
-    case 'h': *out = DType::i16; return true;
+    case 'd':
+      *out = DType::f64;
+      return true;
+    case 'f':
+      *out = DType::f32;
+      return true;
+    case 'e':
+      *out = DType::f16;
+      return true;
+    case 'b':
+      *out = DType::i8;
+      return true;
+    case 'B':
+      *out = DType::u8;
+      return true;
+    case '?':
+      *out = DType::boolean;
+      return true;
+    case 'h':
+      *out = DType::i16;
+      return true;
     case 'i':
     case 'l':
     case 'q':
       *out = size == 8 ? DType::i64 : DType::i32;
       return size == 8 || size == 4;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -139,10 +160,11 @@ void Tensor::from_dlpack(const dlpack::Tensor& tensor, bool readonly) {
   view_.dtype = dtype_of(tensor.dtype, object_);
   view_.readonly = readonly;
   view_.device = tensor.device.type == dlpack::kCuda ? Device::cuda : Device::cpu;
-  HONED_CHECK(tensor.device.type >= dlpack::kCpu && tensor.device.type <= dlpack::kCudaHost, "honed: a ",
-              type_name(object_), " is on a device (DLPack type ", tensor.device.type,
+  HONED_CHECK(tensor.device.type >= dlpack::kCpu && tensor.device.type <= dlpack::kCudaHost,
+              "honed: a ", type_name(object_), " is on a device (DLPack type ", tensor.device.type,
               ") that honed does not have, expected cpu or cuda");
-  HONED_CHECK(tensor.data || view_.numel() == 0, "honed: a ", type_name(object_), " of shape ", shape_of(view_),
+  HONED_CHECK(tensor.data || view_.numel() == 0, "honed: a ", type_name(object_), " of shape ",
+              shape_of(view_),
               " has no data (a fake, meta or distributed tensor), expected a tensor in memory");
   view_.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
 }
@@ -155,16 +177,18 @@ bool Tensor::from_buffer(PyObject* object) {
     return false;
   }
   const Py_buffer& b = *buffer_;
-  HONED_CHECK(b.ndim <= kMaxDims, "honed: an array has ", b.ndim, " dimensions, expected at most ", kMaxDims);
-  HONED_CHECK_TYPE(dtype_of_buffer(b.format, b.itemsize, &view_.dtype), "honed: an array has the element type '",
-                   b.format ? b.format : "?", "', expected a native real floating, integer or bool type");
+  HONED_CHECK(b.ndim <= kMaxDims, "honed: an array has ", b.ndim, " dimensions, expected at most ",
+              kMaxDims);
+  HONED_CHECK_TYPE(dtype_of_buffer(b.format, b.itemsize, &view_.dtype),
+                   "honed: an array has the element type '", b.format ? b.format : "?",
+                   "', expected a native real floating, integer or bool type");
   view_.ndim = b.ndim;
   view_.data = b.buf;
   view_.readonly = b.readonly;
   for (int i = 0; i < b.ndim; ++i) {
     view_.shape[i] = b.shape[i];
-    HONED_CHECK(b.shape[i] < 2 || b.strides[i] % b.itemsize == 0, "honed: an array's stride of ", b.strides[i],
-                " bytes is no multiple of its element size ", b.itemsize);
+    HONED_CHECK(b.shape[i] < 2 || b.strides[i] % b.itemsize == 0, "honed: an array's stride of ",
+                b.strides[i], " bytes is no multiple of its element size ", b.itemsize);
     view_.strides[i] = b.strides[i] / b.itemsize;
   }
   return true;
@@ -175,7 +199,8 @@ bool Tensor::from_capsule(PyObject* object) {
   if (!py::hasattr(handle, "__dlpack__")) return false;
   // torch before 2.10 has no exchange API, and refuses to export what requires a gradient.
   py::object detached;
-  if (py::getattr(handle, "requires_grad", py::none()).is(py::bool_(true))) handle = detached = handle.attr("detach")();
+  if (py::getattr(handle, "requires_grad", py::none()).is(py::bool_(true)))
+    handle = detached = handle.attr("detach")();
   py::object method = handle.attr("__dlpack__");
   try {
     capsule_ = method(py::arg("max_version") = py::make_tuple(1, 0));
@@ -190,8 +215,7 @@ bool Tensor::from_capsule(PyObject* object) {
     return true;
   }
   PyErr_Clear();
-  auto* managed =
-      static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"));
+  auto* managed = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"));
   if (!managed) throw py::error_already_set();
   from_dlpack(managed->tensor, false);
   return true;
@@ -204,8 +228,8 @@ NewTensor empty(const Tensor& like, std::span<const int64_t> shape, DType dtype)
   set_strides(&made.view, nullptr);
   made.view.dtype = dtype;
   if (const dlpack::ExchangeApi* api = exchange_api(Py_TYPE(like.object()))) {
-    dlpack::Tensor prototype{nullptr, {dlpack::kCpu, 0}, made.view.ndim, type_of(dtype), made.view.shape,
-                             nullptr, 0};
+    dlpack::Tensor prototype{
+        nullptr, {dlpack::kCpu, 0}, made.view.ndim, type_of(dtype), made.view.shape, nullptr, 0};
     dlpack::ManagedVersioned* managed = nullptr;
     std::string message;
     auto set_error = [](void* text, const char*, const char* what) {
@@ -225,7 +249,8 @@ NewTensor empty(const Tensor& like, std::span<const int64_t> shape, DType dtype)
   HONED_CHECK_TYPE(!numpy || dtype != DType::bf16, "honed: NumPy has no bfloat16");
   py::module_ library = py::module_::import(numpy ? "numpy" : "torch");
   made.object = library.attr("empty")(
-      dims, py::arg("dtype") = library.attr(dtype == DType::boolean && numpy ? "bool_" : name_of(dtype)));
+      dims,
+      py::arg("dtype") = library.attr(dtype == DType::boolean && numpy ? "bool_" : name_of(dtype)));
   Tensor view;
   view.borrow(made.object.ptr());
   made.view = view.view();
@@ -239,7 +264,8 @@ NewTensor empty_like(const Tensor& like) {
 void require_cpu(const char* op, std::initializer_list<const Tensor*> tensors) {
   for (const Tensor* tensor : tensors)
     HONED_CHECK(!tensor || tensor->view().device == Device::cpu, op,
-                ": a tensor is on a CUDA device, and this build has no CUDA kernels; expected a CPU tensor");
+                ": a tensor is on a CUDA device, and this build has no CUDA kernels; expected a "
+                "CPU tensor");
 }
 
 namespace {
@@ -269,7 +295,8 @@ void copy_strided(const TensorView& t, int dim, const char* from, char** to) {
     *to += item;
     return;
   }
-  for (int64_t i = 0; i < t.shape[dim]; ++i) copy_strided(t, dim + 1, from + i * t.strides[dim] * item, to);
+  for (int64_t i = 0; i < t.shape[dim]; ++i)
+    copy_strided(t, dim + 1, from + i * t.strides[dim] * item, to);
 }
 
 // Caller frees.

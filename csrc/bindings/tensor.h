@@ -1,5 +1,5 @@
-// Python tensors in and out: torch by the DLPack C exchange API (70 ns a borrowed view), NumPy by the
-// buffer protocol, anything else by __dlpack__.
+// Python tensors in and out: torch by the DLPack C exchange API (70 ns a borrowed view), NumPy by
+// the buffer protocol, anything else by __dlpack__.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -55,8 +55,8 @@ NewTensor empty_like(const Tensor& like);  // same shape and element type, conti
 void require_cpu(const char* op, std::initializer_list<const Tensor*> tensors);
 
 // The same memory as rows: (everything but the last dimension, last dimension). The last dimension
-// gets unit stride and the others are flattened; where the strides do not allow it, the elements are
-// copied (kept alive by the result).
+// gets unit stride and the others are flattened; where the strides do not allow it, the elements
+// are copied (kept alive by the result).
 class Rows {
  public:
   explicit Rows(const TensorView& tensor);

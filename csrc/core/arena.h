@@ -22,7 +22,8 @@ class Scratch {
   size_t block_, before_;
 };
 
-void* allocate_aligned(int64_t bytes);  // 64-byte aligned, huge pages asked for from 4 MiB; throws bad_alloc
+void* allocate_aligned(
+    int64_t bytes);  // 64-byte aligned, huge pages asked for from 4 MiB; throws bad_alloc
 void free_aligned(void* data);
 
 }  // namespace honed

@@ -1,4 +1,5 @@
-// A borrowed tensor: pointer, shape, strides (in elements), type, device. The currency between layers.
+// A borrowed tensor: pointer, shape, strides (in elements), type, device. The currency between
+// layers.
 #pragma once
 #include <cstdint>
 #include <string>

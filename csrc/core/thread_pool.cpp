@@ -1,4 +1,5 @@
-// Workers wait for the epoch to change, do their rank, count down. A forked child starts a new pool.
+// Workers wait for the epoch to change, do their rank, count down. A forked child starts a new
+// pool.
 #include "core/thread_pool.h"
 
 #include <pthread.h>

@@ -4,8 +4,8 @@
 
 namespace honed {
 
-// Runs body(rank) for rank 1..size-1 on pool threads and rank 0 on the caller. Returns false, having
-// done nothing, when another thread has the pool.
+// Runs body(rank) for rank 1..size-1 on pool threads and rank 0 on the caller. Returns false,
+// having done nothing, when another thread has the pool.
 bool run_on_pool(int size, FunctionRef<void(int)> body);
 
 }  // namespace honed

@@ -10,8 +10,8 @@
 namespace honed::cpu {
 
 // Levels that the compiler lacks have no table.
-#define HONED_LEVEL_ROW(name) \
-  namespace name {            \
+#define HONED_LEVEL_ROW(name)     \
+  namespace name {                \
   extern const KernelTable table; \
   }
 #include "cpu/levels.def"
@@ -74,8 +74,9 @@ const Level* find(const std::string& name) {
   const Level* best = nullptr;
   for (const Level& each : levels())
     if (each.usable() && (name.empty() || name == each.name)) best = &each;
-  HONED_CHECK(best, "HONED_ISA: '", name, "' is not a level that this build and CPU have, expected one of: ",
-              join(usable_levels()));
+  HONED_CHECK(
+      best, "HONED_ISA: '", name,
+      "' is not a level that this build and CPU have, expected one of: ", join(usable_levels()));
   return best;
 }
 

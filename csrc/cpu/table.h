@@ -12,7 +12,8 @@ namespace honed {
 
 namespace cpu {
 
-// A kernel does the items [begin, end) of its op's parallel axis; threads are its caller's business.
+// A kernel does the items [begin, end) of its op's parallel axis; threads are its caller's
+// business.
 template <class Args>
 using Kernel = void (*)(const Args& args, int64_t begin, int64_t end);
 

@@ -30,9 +30,7 @@ Cache::Cache(const Description& d, int64_t batch, int64_t capacity, DType dtype)
   reserve(capacity);
 }
 
-int64_t Cache::bytes() const {
-  return 2 * layers_ * batch_ * row_stride() * size_of(dtype_);
-}
+int64_t Cache::bytes() const { return 2 * layers_ * batch_ * row_stride() * size_of(dtype_); }
 
 char* Cache::block(int64_t index) const {
   return data_.get() + index * batch_ * row_stride() * size_of(dtype_);
@@ -50,7 +48,8 @@ void Cache::reserve(int64_t length) {
   int64_t wanted = std::max(length, std::min(2 * capacity_, max_length_));
   wanted = (std::max<int64_t>(wanted, 1) + kStep - 1) / kStep * kStep;
   auto grown = allocate(batch_, wanted);
-  int64_t item = size_of(dtype_), from = capacity_ * head_dim_ * item, to = wanted * head_dim_ * item;
+  int64_t item = size_of(dtype_), from = capacity_ * head_dim_ * item,
+          to = wanted * head_dim_ * item;
   for (int64_t i = 0; data_ && i < 2 * layers_ * batch_ * heads_; ++i)
     std::memcpy(grown.get() + i * to, data_.get() + i * from, size_t(length_ * head_dim_ * item));
   data_ = std::move(grown);
@@ -58,7 +57,8 @@ void Cache::reserve(int64_t length) {
 }
 
 void Cache::crop(int64_t length) {
-  HONED_CHECK(length >= 0 && length <= length_, "Cache: crop to ", length, ", expected 0 to ", length_);
+  HONED_CHECK(length >= 0 && length <= length_, "Cache: crop to ", length, ", expected 0 to ",
+              length_);
   length_ = length;
 }
 

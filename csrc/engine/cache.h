@@ -25,7 +25,8 @@ class Cache {
   void reserve(int64_t length);  // doubles up to max_length; throws ValueError beyond it
   void append(int64_t count) { length_ += count; }
   void crop(int64_t length);
-  void reorder(const int64_t* rows, int64_t count);  // row b becomes a copy of rows[b]; batch = count
+  void reorder(const int64_t* rows,
+               int64_t count);  // row b becomes a copy of rows[b]; batch = count
 
  private:
   struct Free {

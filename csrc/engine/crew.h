@@ -24,8 +24,8 @@ class Crew {
   int size() const { return team_.size; }
   void barrier() const { team_.barrier(); }
 
-  // The kernel over [0, items): threads take `grain` items at a time as they become free. Returns when
-  // all are done.
+  // The kernel over [0, items): threads take `grain` items at a time as they become free. Returns
+  // when all are done.
   template <class Args>
   void run(cpu::Kernel<Args> kernel, const Args& args, int64_t items, int64_t grain) {
     if (team_.size == 1) {

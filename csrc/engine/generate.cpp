@@ -11,12 +11,14 @@ namespace honed::engine {
 namespace {
 
 void check(const GenerateOptions& o, const Cache& cache, int64_t batch, int64_t prompt) {
-  HONED_CHECK(o.max_new_tokens >= 0, "generate: max_new_tokens is ", o.max_new_tokens, ", expected 0 or more");
+  HONED_CHECK(o.max_new_tokens >= 0, "generate: max_new_tokens is ", o.max_new_tokens,
+              ", expected 0 or more");
   HONED_CHECK(!o.do_sample || int64_t(o.seeds.size()) == batch, "generate: ", o.seeds.size(),
               " seeds, expected one for each of ", batch, " rows");
-  HONED_CHECK(cache.length() + prompt + std::max<int64_t>(o.max_new_tokens - 1, 0) <= cache.max_length(),
-              "generate: a prompt of ", prompt, " tokens after ", cache.length(), " and ", o.max_new_tokens,
-              " new ones, expected at most ", cache.max_length(), " together (the model's positions)");
+  HONED_CHECK(
+      cache.length() + prompt + std::max<int64_t>(o.max_new_tokens - 1, 0) <= cache.max_length(),
+      "generate: a prompt of ", prompt, " tokens after ", cache.length(), " and ", o.max_new_tokens,
+      " new ones, expected at most ", cache.max_length(), " together (the model's positions)");
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ using OnTokens = std::function<bool(const std::vector<int64_t>&)>;
 // New tokens, one vector a step. The prompt's positions (where given) are continued by counting on
 // from each row's last one; new tokens are never padding.
 std::vector<std::vector<int64_t>> generate(const Model& model, Cache& cache, const Tokens& prompt,
-                                           const GenerateOptions& options, const OnTokens& on_tokens);
+                                           const GenerateOptions& options,
+                                           const OnTokens& on_tokens);
 
 }  // namespace honed::engine

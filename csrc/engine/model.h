@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/tensor_view.h"
-#include "ops/packed_weight.h"
+#include "ops/quantize_weight.h"
 
 namespace honed::engine {
 
@@ -51,8 +51,8 @@ struct Model {
   Weight head;
   std::vector<Layer> layers;
 
-  void check() const;      // shapes against the description; throws ValueError naming the weight
-  int64_t bytes() const;   // of packed weights, shared ones once
+  void check() const;     // shapes against the description; throws ValueError naming the weight
+  int64_t bytes() const;  // of packed weights, shared ones once
 };
 
 }  // namespace honed::engine

@@ -9,7 +9,6 @@
 #include "core/check.h"
 #include "cpu/dispatch.h"
 #include "engine/crew.h"
-#include "ops/cache_append.h"
 #include "ops/embedding.h"
 #include "ops/layer_norm.h"
 #include "ops/rms_norm.h"
@@ -20,8 +19,8 @@ namespace honed::engine {
 
 namespace {
 
-// Rows of a long prompt that go through the layers together: enough to reuse the weights, few enough
-// to keep activations in the caches.
+// Rows of a long prompt that go through the layers together: enough to reuse the weights, few
+// enough to keep activations in the caches.
 constexpr int64_t kChunkRows = 512;
 // With few rows every thread norms and rounds all of them itself: cheaper than a barrier.
 constexpr int64_t kOwnRows = 2;
@@ -38,7 +37,7 @@ struct Step {
   Cache& cache;
   Tokens tokens;  // of this chunk
   int64_t mask_stride;
-  int64_t keep;   // last positions to make logits for
+  int64_t keep;  // last positions to make logits for
   float* logits;
   int64_t logits_stride;  // of a batch row, in positions
   Buffers buffers;
@@ -49,8 +48,8 @@ struct Step {
 
 const cpu::KernelTable& table() { return cpu::kernels(); }
 
-// Norm (where given) of M rows and their rounding for the weight that multiplies them next. The result
-// is in `block`, a thread's own for few rows, else the shared one.
+// Norm (where given) of M rows and their rounding for the weight that multiplies them next. The
+// result is in `block`, a thread's own for few rows, else the shared one.
 void prepare(Crew& crew, const Description& d, const NormWeight* norm, const PackedView& w,
              const float* x, int64_t x_stride, int64_t m, float* h, void* block, LinearRows* rows) {
   LinearRowsArgs round = linear_rows_args(w, m, block, rows);
@@ -61,11 +60,12 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
     if (norm) {
       const float* bias = norm->bias.empty() ? nullptr : norm->bias.data();
       if (d.norm == Norm::rms_norm)
-        table().rms_norm({x, norm->weight.data(), h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32, DType::f32},
-                         begin, end);
+        table().rms_norm(
+            {x, norm->weight.data(), h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32, DType::f32},
+            begin, end);
       else
-        table().layer_norm({x, norm->weight.data(), bias, h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32,
-                            DType::f32},
+        table().layer_norm({x, norm->weight.data(), bias, h, m, w.k, x_stride, w.k, d.norm_eps,
+                            DType::f32, DType::f32},
                            begin, end);
       from = h;
       stride = w.k;
@@ -89,8 +89,8 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
   }
 }
 
-void multiply(Crew& crew, const PackedView& w, const LinearRows& rows, int64_t m, Activation activation,
-              const float* residual, float* y, int64_t y_stride) {
+void multiply(Crew& crew, const PackedView& w, const LinearRows& rows, int64_t m,
+              Activation activation, const float* residual, float* y, int64_t y_stride) {
   LinearArgs args{w, rows, m, activation, residual, y_stride, y, y_stride, DType::f32};
   crew.run(table().linear, args, linear_items(w));
 }
@@ -100,17 +100,18 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
   const Description& d = s.model.description;
   float* qkv = s.buffers.qkv;
   int64_t width = d.q_size() + 2 * d.kv_size(), batch = s.tokens.batch, time = s.tokens.time;
-  int64_t begin = s.rows() * crew.rank() / crew.size(), end = s.rows() * (crew.rank() + 1) / crew.size();
+  int64_t begin = s.rows() * crew.rank() / crew.size(),
+          end = s.rows() * (crew.rank() + 1) / crew.size();
   if (begin < end) {
     for (int64_t r = begin; r < end; ++r) {
       float *q = qkv + r * width, *k = q + d.q_size();
       if (!layer.q_norm.empty())
-        table().rms_norm({q, layer.q_norm.data(), q, d.num_heads, d.head_dim, d.head_dim, d.head_dim,
-                          d.norm_eps, DType::f32, DType::f32},
+        table().rms_norm({q, layer.q_norm.data(), q, d.num_heads, d.head_dim, d.head_dim,
+                          d.head_dim, d.norm_eps, DType::f32, DType::f32},
                          0, d.num_heads);
       if (!layer.k_norm.empty())
-        table().rms_norm({k, layer.k_norm.data(), k, d.num_kv_heads, d.head_dim, d.head_dim, d.head_dim,
-                          d.norm_eps, DType::f32, DType::f32},
+        table().rms_norm({k, layer.k_norm.data(), k, d.num_kv_heads, d.head_dim, d.head_dim,
+                          d.head_dim, d.norm_eps, DType::f32, DType::f32},
                          0, d.num_kv_heads);
     }
     if (d.position == Position::rope) {
@@ -136,9 +137,17 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
       rope.dtype = DType::f32;
       table().rope(rope, begin, end);
     }
-    CacheAppendArgs append{qkv + d.q_size(),       batch, time, d.num_kv_heads, d.head_dim, width,
-                           s.cache.keys(index),    s.cache.row_stride(), s.cache.head_stride(),
-                           s.cache.length(),       s.cache.dtype()};
+    CacheAppendArgs append{qkv + d.q_size(),
+                           batch,
+                           time,
+                           d.num_kv_heads,
+                           d.head_dim,
+                           width,
+                           s.cache.keys(index),
+                           s.cache.row_stride(),
+                           s.cache.head_stride(),
+                           s.cache.length(),
+                           s.cache.dtype()};
     table().cache_append(append, begin, end);
     append.from = qkv + d.q_size() + d.kv_size();
     append.to = s.cache.values(index);
@@ -195,8 +204,8 @@ void embed(Crew& crew, Step& s) {
   const TensorView& table_view = s.model.embedding;
   int64_t c = d.hidden_size, m = s.rows();
   int64_t begin = m * crew.rank() / crew.size(), end = m * (crew.rank() + 1) / crew.size();
-  EmbeddingArgs args{s.tokens.ids, DType::i64,  table_view.data,  s.buffers.x, m, c, table_view.stride(0),
-                     c,            table_view.dtype, DType::f32};
+  EmbeddingArgs args{s.tokens.ids,         DType::i64, table_view.data,  s.buffers.x, m, c,
+                     table_view.stride(0), c,          table_view.dtype, DType::f32};
   table().embedding(args, begin, end);
   for (int64_t r = begin; r < end; ++r) {
     float* x = s.buffers.x + r * c;
@@ -206,8 +215,8 @@ void embed(Crew& crew, Step& s) {
     const TensorView& positions = s.model.position_embedding;
     int64_t at = s.tokens.positions ? s.tokens.positions[r] : s.cache.length() + r % s.tokens.time;
     at += d.position_offset;
-    table().embedding({&at, DType::i64, positions.data, s.buffers.h + r * c, 1, c, positions.stride(0), c,
-                       positions.dtype, DType::f32},
+    table().embedding({&at, DType::i64, positions.data, s.buffers.h + r * c, 1, c,
+                       positions.stride(0), c, positions.dtype, DType::f32},
                       0, 1);
     for (int64_t i = 0; i < c; ++i) x[i] += s.buffers.h[r * c + i];
   }
@@ -240,11 +249,12 @@ void finish(Crew& crew, Step& s, void* own_rows, float* own_h) {
   if (s.keep == time && (batch == 1 || s.logits_stride == time)) {  // every row
     make_logits(crew, s, x, c, batch * time, s.logits, v, own_rows, own_h);
   } else if (s.keep == 1) {  // the last row of each batch row
-    make_logits(crew, s, x + (time - 1) * c, time * c, batch, s.logits, s.logits_stride * v, own_rows, own_h);
+    make_logits(crew, s, x + (time - 1) * c, time * c, batch, s.logits, s.logits_stride * v,
+                own_rows, own_h);
   } else {
     for (int64_t b = 0; b < batch; ++b)
-      make_logits(crew, s, x + (b * time + time - s.keep) * c, c, s.keep, s.logits + b * s.logits_stride * v, v,
-                  own_rows, own_h);
+      make_logits(crew, s, x + (b * time + time - s.keep) * c, c, s.keep,
+                  s.logits + b * s.logits_stride * v, v, own_rows, own_h);
   }
 }
 
@@ -252,7 +262,8 @@ void mlp(Crew& crew, Step& s, const Layer& layer, const NormWeight& norm, void* 
   const Description& d = s.model.description;
   LinearRows ready;
   prepare(crew, d, &norm, layer.up->view(), s.buffers.x, d.hidden_size, s.rows(), h, rows, &ready);
-  multiply(crew, layer.up->view(), ready, s.rows(), d.activation, nullptr, s.buffers.mlp, d.intermediate_size);
+  multiply(crew, layer.up->view(), ready, s.rows(), d.activation, nullptr, s.buffers.mlp,
+           d.intermediate_size);
 }
 
 // x += w (from), rounded as w takes it
@@ -271,11 +282,12 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
   embed(crew, s);
   for (int64_t index = 0; index < d.num_layers; ++index) {
     const Layer& layer = s.model.layers[size_t(index)];
-    const NormWeight& second = layer.mlp_norm.weight.empty() ? layer.attention_norm : layer.mlp_norm;
+    const NormWeight& second =
+        layer.mlp_norm.weight.empty() ? layer.attention_norm : layer.mlp_norm;
     if (d.parallel_residual) mlp(crew, s, layer, second, rows, h);  // before x changes
     LinearRows ready;
-    prepare(crew, d, &layer.attention_norm, layer.qkv->view(), s.buffers.x, d.hidden_size, s.rows(), h, rows,
-            &ready);
+    prepare(crew, d, &layer.attention_norm, layer.qkv->view(), s.buffers.x, d.hidden_size, s.rows(),
+            h, rows, &ready);
     multiply(crew, layer.qkv->view(), ready, s.rows(), Activation::none, nullptr, s.buffers.qkv,
              layer.qkv->view().n);
     attend(crew, s, layer, index);
@@ -321,19 +333,21 @@ void run_chunk(Step& s) {
 
 void check(const Model& model, const Cache& cache, const Tokens& tokens, int64_t keep) {
   const Description& d = model.description;
-  HONED_CHECK(tokens.batch == cache.batch(), "Engine: ids have ", tokens.batch, " rows, expected the cache's ",
-              cache.batch());
+  HONED_CHECK(tokens.batch == cache.batch(), "Engine: ids have ", tokens.batch,
+              " rows, expected the cache's ", cache.batch());
   HONED_CHECK(tokens.time > 0, "Engine: ids are empty, expected at least one token");
-  HONED_CHECK(keep >= 0 && keep <= tokens.time, "Engine: keep is ", keep, ", expected 0 to ", tokens.time);
+  HONED_CHECK(keep >= 0 && keep <= tokens.time, "Engine: keep is ", keep, ", expected 0 to ",
+              tokens.time);
   int64_t length = cache.length() + tokens.time;
-  HONED_CHECK(length <= d.max_positions, "Engine: ", length, " tokens, expected at most ", d.max_positions,
-              " (the model's positions)");
+  HONED_CHECK(length <= d.max_positions, "Engine: ", length, " tokens, expected at most ",
+              d.max_positions, " (the model's positions)");
   for (int64_t i = 0; i < tokens.batch * tokens.time; ++i) {
-    HONED_CHECK(tokens.ids[i] >= 0 && tokens.ids[i] < d.vocab_size, "Engine: token id ", tokens.ids[i],
-                ", expected 0 to ", d.vocab_size - 1);
+    HONED_CHECK(tokens.ids[i] >= 0 && tokens.ids[i] < d.vocab_size, "Engine: token id ",
+                tokens.ids[i], ", expected 0 to ", d.vocab_size - 1);
     if (tokens.positions)
-      HONED_CHECK(tokens.positions[i] >= 0 && tokens.positions[i] < d.max_positions, "Engine: position ",
-                  tokens.positions[i], ", expected 0 to ", d.max_positions - 1);
+      HONED_CHECK(tokens.positions[i] >= 0 && tokens.positions[i] < d.max_positions,
+                  "Engine: position ", tokens.positions[i], ", expected 0 to ",
+                  d.max_positions - 1);
   }
 }
 

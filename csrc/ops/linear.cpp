@@ -16,11 +16,16 @@ int64_t groups_of(const PackedView& w) { return w.k_padded / w.group; }
 
 const char* name_of(WeightKind kind) {
   switch (kind) {
-    case WeightKind::f32: return "f32";
-    case WeightKind::f16: return "f16";
-    case WeightKind::bf16: return "bf16";
-    case WeightKind::int8: return "int8";
-    case WeightKind::int4: return "int4";
+    case WeightKind::f32:
+      return "f32";
+    case WeightKind::f16:
+      return "f16";
+    case WeightKind::bf16:
+      return "bf16";
+    case WeightKind::int8:
+      return "int8";
+    case WeightKind::int4:
+      return "int4";
   }
   return "unknown";
 }

@@ -1,17 +1,20 @@
-// y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]              x: (M,K)  w: (N,K)  y: (M,N)
-// gated:  y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up the products with two weights
+// y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]              x: (M,K)  w: (N,K)  y:
+// (M,N) gated:  y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up the products with
+// two weights
 //
-// Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at every CPU level:
+// Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at
+// every CPU level:
 //   f32, f16, bf16   [panel][k][channel]
 //   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
-//   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows, [k / 8][channel][4] bytes};
+//   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows, [k / 8][channel][4]
+//   bytes};
 //                    w = step * q + low, q in [0, 15]; a byte holds q of k % 8 in its low and of
 //                    k % 8 + 4 in its high half
-// The last panel is padded with channels of zeros, int8 and int4 to whole groups along K with zeros.
-// A gated weight alternates panels of gate and up.
+// The last panel is padded with channels of zeros, int8 and int4 to whole groups along K with
+// zeros. A gated weight alternates panels of gate and up.
 //
-// int8 and int4 multiply integers: each row of x is rounded to int8 with one scale a group of inputs
-// (largest magnitude / 127). Float sums are f32, integer sums are exact.
+// int8 and int4 multiply integers: each row of x is rounded to int8 with one scale a group of
+// inputs (largest magnitude / 127). Float sums are f32, integer sums are exact.
 #pragma once
 #include <cstdint>
 
@@ -45,9 +48,9 @@ struct PackedView {
 struct LinearRows {
   const float* x = nullptr;
   int64_t x_stride = 0;
-  const int8_t* q = nullptr;        // (M, k_padded)
-  const float* scale = nullptr;     // (M, groups)
-  const int32_t* sum = nullptr;     // (M, groups): of the group's q
+  const int8_t* q = nullptr;     // (M, k_padded)
+  const float* scale = nullptr;  // (M, groups)
+  const int32_t* sum = nullptr;  // (M, groups): of the group's q
 };
 
 struct LinearArgs {

@@ -4,7 +4,6 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
-#include "ops/packed_weight.h"
 
 namespace honed {
 
@@ -14,11 +13,15 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 
 int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
   switch (kind) {
-    case WeightKind::f32: return k_padded * kPanel * 4;
+    case WeightKind::f32:
+      return k_padded * kPanel * 4;
     case WeightKind::f16:
-    case WeightKind::bf16: return k_padded * kPanel * 2;
-    case WeightKind::int8: return k_padded * kPanel;
-    case WeightKind::int4: return k_padded / group * kPanel * (4 + group / 2);
+    case WeightKind::bf16:
+      return k_padded * kPanel * 2;
+    case WeightKind::int8:
+      return k_padded * kPanel;
+    case WeightKind::int4:
+      return k_padded / group * kPanel * (4 + group / 2);
   }
   return 0;
 }
@@ -70,8 +73,8 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   if (importance) {
     HONED_CHECK(importance->ndim == 1 && importance->size(0) == view_.k &&
                     importance->dtype == DType::f32 && importance->contiguous(),
-                "linear: importance is ", name_of(importance->dtype), " of shape ", shape_of(*importance),
-                ", expected a contiguous float32 [", view_.k, "]");
+                "linear: importance is ", name_of(importance->dtype), " of shape ",
+                shape_of(*importance), ", expected a contiguous float32 [", view_.k, "]");
     const float* from = importance->as<float>();
     for (int64_t i = 0; i < view_.k; ++i)
       HONED_CHECK(from[i] >= 0 && from[i] < 1e30f, "linear: importance[", i, "] is ", from[i],
@@ -79,8 +82,16 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
     weighed.assign(from, from + view_.k);
     weighed.resize(size_t(view_.k_padded));
   }
-  QuantizeWeightArgs args{sources.data(),  int(sources.size()), kind,        gated,         group, view_.k,
-                      view_.k_padded, view_.panel_bytes,   data_.get(), scales_.data(),
+  QuantizeWeightArgs args{sources.data(),
+                          int(sources.size()),
+                          kind,
+                          gated,
+                          group,
+                          view_.k,
+                          view_.k_padded,
+                          view_.panel_bytes,
+                          data_.get(),
+                          scales_.data(),
                           importance ? weighed.data() : nullptr};
   cpu::run(cpu::kernels().quantize_weight, args, view_.panels, 1);
   if (!biases.empty()) pack_bias(weights, biases);

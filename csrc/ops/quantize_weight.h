@@ -1,14 +1,19 @@
 // Weights (N,K) into the panels of ops/linear.h: as they are, or rounded.
 //
 //   int8   q = round(w / s), s = max |w| / 127, a channel
-//   int4   q = round((w - low) / step) in [0, 15], low and step f16 a group of inputs: of some ranges
-//          inside [min w, max w], the one whose integers fit best after a least-squares refit of both
+//   int4   q = round((w - low) / step) in [0, 15], low and step f16 a group of inputs: of some
+//   ranges
+//          inside [min w, max w], the one whose integers fit best after a least-squares refit of
+//          both
 //
-// The fit weighs the error of input k by importance[k] (all 1 where absent): with the mean square of
-// what reaches the input, it is the error of the product that is least, not that of the weight.
+// The fit weighs the error of input k by importance[k] (all 1 where absent): with the mean square
+// of what reaches the input, it is the error of the product that is least, not that of the weight.
 //
 // Parallel over panels.
 #pragma once
+#include <memory>
+#include <vector>
+
 #include "ops/linear.h"
 
 namespace honed {
@@ -29,5 +34,34 @@ struct QuantizeWeightArgs {
   float* scales;
   const float* importance;  // int4: (k_padded,); nullptr: all 1
 };
+
+// Owns a packed weight.
+class PackedWeight {
+ public:
+  // Weights (N_i, K) one below the other, or woven panel by panel (gated: exactly two of one
+  // shape). biases: one a weight or empty. group: inputs a scale, 32 or 64. importance: (K,) f32,
+  // used by int4; nullptr: all inputs alike.
+  PackedWeight(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases,
+               WeightKind kind, int group, bool gated, const TensorView* importance);
+
+  const PackedView& view() const { return view_; }
+  int64_t bytes() const;
+
+  // Writes what the kernels multiply with: (N, K) f32; gated: gate's rows, then up's.
+  void unpack(float* out) const;
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const;
+  };
+  void pack_bias(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases);
+
+  PackedView view_{};
+  std::unique_ptr<uint8_t[], Free> data_;
+  std::vector<float> scales_, bias_;
+};
+
+// The cheapest kind that holds every value of the weights exactly: f16, bf16 or f32.
+WeightKind exact_kind(const std::vector<TensorView>& weights);
 
 }  // namespace honed

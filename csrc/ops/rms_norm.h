@@ -1,7 +1,7 @@
 // y[r,c] = x[r,c] / sqrt(mean_c(x[r,:]^2) + eps) * w[c]      x, y: (R,C); w: (C,) or absent
 //
-// x may be f32, f16 or bf16 with any row stride and unit stride along C; w may have a type of its own;
-// y has x's type. Sums are f32. x and y may be the same memory. Parallel over rows.
+// x may be f32, f16 or bf16 with any row stride and unit stride along C; w may have a type of its
+// own; y has x's type. Sums are f32. x and y may be the same memory. Parallel over rows.
 #pragma once
 #include "core/tensor_view.h"
 

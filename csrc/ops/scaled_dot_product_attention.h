@@ -37,6 +37,17 @@ struct AttentionArgs {
   float* partial;          // attention_partial_floats() of them; the decode path only
 };
 
+// to[b,h,first+t,:] = from[b,t,h,:], converted: new keys or values into a cache. Items: B * T.
+struct CacheAppendArgs {
+  const float* from;
+  int64_t batch, time, heads, head_dim;
+  int64_t from_stride;  // of a token (b,t); heads lie one after the other
+  void* to;
+  int64_t to_batch_stride, to_head_stride;  // elements; a position is head_dim of them
+  int64_t first;
+  DType dtype;  // of `to`
+};
+
 bool attention_splits(const AttentionArgs& args);    // true: attention_decode, then _combine
 int64_t attention_items(const AttentionArgs& args);  // of the kernel that runs (first)
 int64_t attention_combine_items(

@@ -9,7 +9,17 @@ from honed import ops
 from honed._lib import Info, get_num_threads, info, set_num_threads
 from honed._version import __version__
 
-__all__ = ["Info", "__version__", "get_num_threads", "hone", "info", "ops", "report", "set_num_threads", "unhone"]
+__all__ = [
+    "Info",
+    "__version__",
+    "get_num_threads",
+    "hone",
+    "info",
+    "ops",
+    "report",
+    "set_num_threads",
+    "unhone",
+]
 
 
 def __getattr__(name):

@@ -76,6 +76,11 @@ def test_importance_makes_the_product_more_exact(level):
 
 
 def test_importance_is_checked():
-    for bad in (torch.ones(7), torch.ones(8).double(), torch.full((8,), -1.0), torch.full((8,), float("nan"))):
+    for bad in (
+        torch.ones(7),
+        torch.ones(8).double(),
+        torch.full((8,), -1.0),
+        torch.full((8,), float("nan")),
+    ):
         with pytest.raises(ValueError, match="importance"):
             ops.quantize_weight(torch.randn(4, 8), "int4", importance=bad)

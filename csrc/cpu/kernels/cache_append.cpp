@@ -1,7 +1,6 @@
 // Copies token rows into the cache, rounding to its type.
-#include "ops/cache_append.h"
-
 #include "cpu/visit.h"
+#include "ops/scaled_dot_product_attention.h"
 
 HONED_BEGIN_LEVEL
 

@@ -1,5 +1,5 @@
-// y = act(x w^T + b) + residual, panel by panel: a tile of rows times the panel's 32 channels, then the
-// epilogue on the tile while it is in the first-level cache.
+// y = act(x w^T + b) + residual, panel by panel: a tile of rows times the panel's 32 channels, then
+// the epilogue on the tile while it is in the first-level cache.
 #include "ops/linear.h"
 
 #include "cpu/simd/math.h"
@@ -9,8 +9,8 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
-// A tile takes kWide vectors of channels at a time and up to kRows rows; the accumulators, the weight
-// vectors and one broadcast fill the registers (32 with AVX-512, else 16).
+// A tile takes kWide vectors of channels at a time and up to kRows rows; the accumulators, the
+// weight vectors and one broadcast fill the registers (32 with AVX-512, else 16).
 #if defined(__AVX512F__)
 constexpr int kRows = 14, kIntRows = 6;
 #else
@@ -18,16 +18,21 @@ constexpr int kRows = 6, kIntRows = 2;
 #endif
 constexpr int kWide = 2;
 constexpr int kChannels = kWide * kLanes;
-// Inputs of a chunk: partial sums over it keep the rounding error of long rows down, and a chunk of a
-// panel, widened once for all rows of a block, fits the first two caches. A multiple of every group.
+// Inputs of a chunk: partial sums over it keep the rounding error of long rows down, and a chunk of
+// a panel, widened once for all rows of a block, fits the first two caches. A multiple of every
+// group.
 constexpr int kDepth = 256;
 constexpr int kBlockRows = 84;  // rows of a block, whole tiles of either kind
-// Weights are read this far ahead: the hardware stops at page borders. 1.5 KB beat 0.5 and 4 by 3 %.
+// Weights are read this far ahead: the hardware stops at page borders. 1.5 KB beat 0.5 and 4 by 3
+// %.
 constexpr int kAhead = 1536;
 
-HONED_INLINE void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + kAhead); }
+HONED_INLINE void prefetch(const void* p) {
+  __builtin_prefetch(static_cast<const char*>(p) + kAhead);
+}
 
-// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows, kChannels channels of a panel and k of one chunk
+// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows, kChannels channels of a panel and k of one
+// chunk
 template <int MR, class W>
 void float_tile(const W* w, int64_t k, const float* x, int64_t x_stride, bool add, float* out) {
   constexpr int kUnroll = MR == 1 ? 4 : MR == 2 ? 2 : 1;  // independent sums hide the FMA latency
@@ -63,8 +68,8 @@ HONED_INLINE int32_t load_quad(const int8_t* p) {
   return quad;
 }
 
-// Where the weights of one chunk lie: int8 quads (of int8 weights, or of int4 ones opened up) or int4
-// nibbles, and int4's steps and lows.
+// Where the weights of one chunk lie: int8 quads (of int8 weights, or of int4 ones opened up) or
+// int4 nibbles, and int4's steps and lows.
 struct IntChunk {
   const uint8_t* codes;
   int64_t codes_stride;  // bytes from group to group
@@ -75,7 +80,8 @@ struct IntChunk {
 
 // The same for quantised rows. `channel` is the tile's first in the panel.
 template <int MR, bool kSteps, bool kNibbles>
-void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, bool add, float* out) {
+void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, bool add,
+              float* out) {
   const PackedView& p = a.w;
   const int64_t groups = p.k_padded / p.group;
   const int8_t* q = a.rows.q + row * p.k_padded + w.first_group * p.group;
@@ -83,8 +89,7 @@ void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, 
   const int32_t* q_sum = a.rows.sum + row * groups + w.first_group;
   vf sum[MR][kWide];
   for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < kWide; ++v)
-      sum[m][v] = add ? load(out + m * kPanel + v * kLanes) : zero();
+    for (int v = 0; v < kWide; ++v) sum[m][v] = add ? load(out + m * kPanel + v * kLanes) : zero();
   for (int64_t g = 0; g < w.groups; ++g) {
     vi part[MR][kWide];
     for (int m = 0; m < MR; ++m)
@@ -184,8 +189,12 @@ void int_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, flo
   const int64_t group_bytes = kSteps ? kPanel * 4 + quads / 2 : quads;
   for (int64_t g = 0; g < groups; g += most) {
     const uint8_t* at = w + g * group_bytes;
-    IntChunk chunk{kSteps ? at + kPanel * 4 : at, group_bytes, reinterpret_cast<const f16*>(at),
-                   group_bytes / 2, g, groups - g < most ? groups - g : most};
+    IntChunk chunk{kSteps ? at + kPanel * 4 : at,
+                   group_bytes,
+                   reinterpret_cast<const f16*>(at),
+                   group_bytes / 2,
+                   g,
+                   groups - g < most ? groups - g : most};
     auto tiles = [&](auto nibbles) {
       constexpr bool kNibbles = decltype(nibbles)::count == 1;
       for (int channel = 0; channel < kPanel; channel += kChannels)
@@ -221,12 +230,18 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
     case WeightKind::f32:
       float_panel(a, reinterpret_cast<const float*>(w), row, rows, out);
       break;
-    case WeightKind::f16: float_panel(a, reinterpret_cast<const f16*>(w), row, rows, out); break;
+    case WeightKind::f16:
+      float_panel(a, reinterpret_cast<const f16*>(w), row, rows, out);
+      break;
     case WeightKind::bf16:
       float_panel(a, reinterpret_cast<const bf16*>(w), row, rows, out);
       break;
-    case WeightKind::int8: int_panel<false>(a, w, row, rows, out); break;
-    case WeightKind::int4: int_panel<true>(a, w, row, rows, out); break;
+    case WeightKind::int8:
+      int_panel<false>(a, w, row, rows, out);
+      break;
+    case WeightKind::int4:
+      int_panel<true>(a, w, row, rows, out);
+      break;
   }
   if (!p.scales && !p.bias) return;
   for (int c = 0; c < kPanel; c += kLanes) {
@@ -241,11 +256,16 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
 
 HONED_INLINE vf activate(vf x, Activation activation) {
   switch (activation) {
-    case Activation::none: return x;
-    case Activation::relu: return vmax(zero(), x);
-    case Activation::gelu: return vgelu(x);
-    case Activation::gelu_tanh: return vgelu_tanh(x);
-    case Activation::silu: return vsilu(x);
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return vmax(zero(), x);
+    case Activation::gelu:
+      return vgelu(x);
+    case Activation::gelu_tanh:
+      return vgelu_tanh(x);
+    case Activation::silu:
+      return vsilu(x);
   }
   return x;
 }
@@ -257,9 +277,9 @@ void finish(const LinearArgs& a, int64_t unit, int64_t row, int rows, const floa
   int count = int(left < kPanel ? left : kPanel);
   for (int m = 0; m < rows; ++m) {
     T* y = static_cast<T*>(a.y) + (row + m) * a.y_stride + first;
-    const T* residual = a.residual ? static_cast<const T*>(a.residual) +
-                                         (row + m) * a.residual_stride + first
-                                   : nullptr;
+    const T* residual =
+        a.residual ? static_cast<const T*>(a.residual) + (row + m) * a.residual_stride + first
+                   : nullptr;
     for_lanes(count, [&](int64_t c, int n) {
       vf value = activate(load(out + m * kPanel + c), a.activation);
       if (up) value = value * load(up + m * kPanel + c);
@@ -279,7 +299,8 @@ void linear(const LinearArgs& a, int64_t begin, int64_t end) {
       panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, out[0]);
       if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, out[1]);
       visit_float(a.dtype, [&](auto t) {
-        finish<typename decltype(t)::type>(a, unit, row, rows, out[0], a.w.gated ? out[1] : nullptr);
+        finish<typename decltype(t)::type>(a, unit, row, rows, out[0],
+                                           a.w.gated ? out[1] : nullptr);
       });
     }
 }

@@ -14,8 +14,7 @@ void store_int8(int8_t* p, vi q, int n) {
 }
 
 template <class T>
-void quantize(const T* x, int64_t count, int group, int8_t* q, float* scale,
-              int32_t* q_sum) {
+void quantize(const T* x, int64_t count, int group, int8_t* q, float* scale, int32_t* q_sum) {
   vf largest = zero();
   for_lanes(count, [&](int64_t i, int n) { largest = vmax(largest, vabs(load(x + i, n))); });
   float top = reduce_max(largest);

@@ -76,8 +76,8 @@ HONED_INLINE vf to_code(vf x, vf low, vf inverse) {
 
 // Step and low of one group's channels (QuantizeWeightArgs has the rule). weight: one an input.
 void search_steps(const float* block, const float* weight, int group, float* steps, float* lows) {
-  // The range may shrink by this part at either end: Gaussian weights win at about 0.05, weights that
-  // come from a 4-bit grid at 0, where the fit is exact.
+  // The range may shrink by this part at either end: Gaussian weights win at about 0.05, weights
+  // that come from a 4-bit grid at 0, where the fit is exact.
   const float kShrink[] = {0.0f, 0.015f, 0.03f, 0.05f, 0.07f, 0.09f, 0.12f};
   float all = 0;
   for (int i = 0; i < group; ++i) all += weight[i];
@@ -140,7 +140,8 @@ void pack_int4(const QuantizeWeightArgs& a, int64_t panel) {
       }
       for (int c = 0; c < kPanel; ++c)
         for (int j = 0; j < 4; ++j)
-          to[c * 4 + j] = uint8_t(int(codes[j * kPanel + c]) | int(codes[(j + 4) * kPanel + c]) << 4);
+          to[c * 4 + j] =
+              uint8_t(int(codes[j * kPanel + c]) | int(codes[(j + 4) * kPanel + c]) << 4);
     }
   }
 }
@@ -149,11 +150,21 @@ void pack_int4(const QuantizeWeightArgs& a, int64_t panel) {
 
 void quantize_weight(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
   for (int64_t panel = begin; panel < end; ++panel) switch (a.kind) {
-      case WeightKind::f32: pack_float<float>(a, panel); break;
-      case WeightKind::f16: pack_float<f16>(a, panel); break;
-      case WeightKind::bf16: pack_float<bf16>(a, panel); break;
-      case WeightKind::int8: pack_int8(a, panel); break;
-      case WeightKind::int4: pack_int4(a, panel); break;
+      case WeightKind::f32:
+        pack_float<float>(a, panel);
+        break;
+      case WeightKind::f16:
+        pack_float<f16>(a, panel);
+        break;
+      case WeightKind::bf16:
+        pack_float<bf16>(a, panel);
+        break;
+      case WeightKind::int8:
+        pack_int8(a, panel);
+        break;
+      case WeightKind::int4:
+        pack_int4(a, panel);
+        break;
     }
 }
 

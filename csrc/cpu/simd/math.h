@@ -1,5 +1,5 @@
-// exp, tanh, sigmoid, the normal distribution and the activations made of them, on vf. Errors are against
-// float64, in units of the last place.
+// exp, tanh, sigmoid, the normal distribution and the activations made of them, on vf. Errors are
+// against float64, in units of the last place.
 #pragma once
 #include "cpu/simd/vec.h"
 
@@ -47,13 +47,13 @@ HONED_INLINE vf vtanh(vf x) {
   return select_less(a, set1(0.625f), small, copy_sign(large, x));
 }
 
-// The standard normal distribution function, (1 + erf(x / sqrt 2)) / 2. Within 4 ulp down to -12.9, the
-// tail too, which 1 + erf loses below -5; 0 further down. (Without FMA x^2 / 4 ulp.)
+// The standard normal distribution function, (1 + erf(x / sqrt 2)) / 2. Within 4 ulp down to -12.9,
+// the tail too, which 1 + erf loses below -5; 0 further down. (Without FMA x^2 / 4 ulp.)
 HONED_INLINE vf vnormal_cdf(vf x) {
   const vf end = set1(12.9f);  // beyond, results are subnormal, and slow
   vf a = vmin(end, vabs(x));
-  // erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) t P(t - 0.63), t = 1 / (1 + 0.3 a / sqrt 2): P is a minimax fit of
-  // degree 8 to the relative error, 0.33 * 2^-24, on [0, 13.3].
+  // erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) t P(t - 0.63), t = 1 / (1 + 0.3 a / sqrt 2): P is a minimax
+  // fit of degree 8 to the relative error, 0.33 * 2^-24, on [0, 13.3].
   vf t = set1(1.0f) / fmadd(a, set1(0.212132037f), set1(1.0f));
   vf s = t - set1(0.630890071f);
   vf p = set1(-0.0647033453f);

@@ -1,9 +1,9 @@
-// Vectors of float at the level's width. Everything here is in the level's own unnamed namespace and
-// always inlined, so that no level's code can be linked into another's.
+// Vectors of float at the level's width. Everything here is in the level's own unnamed namespace
+// and always inlined, so that no level's code can be linked into another's.
 //
 //   vf      kLanes floats; + - * / work on it        vi      kLanes int32
-//   load(p), load(p, n)    from float, f16 or bf16 to vf; with n < kLanes the rest is zero, not read
-//   store(p, v), store(p, v, n)    rounds to the pointer's type, nearest even
+//   load(p), load(p, n)    from float, f16 or bf16 to vf; with n < kLanes the rest is zero, not
+//   read store(p, v), store(p, v, n)    rounds to the pointer's type, nearest even
 #pragma once
 #include <immintrin.h>
 

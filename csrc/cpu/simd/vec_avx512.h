@@ -39,8 +39,12 @@ HONED_INLINE vf load(const f16* p) { return from_f16(load_bits(p)); }
 HONED_INLINE vf load_first(const f16* p, int n) { return from_f16(load_bits(p, n)); }
 HONED_INLINE vf load(const bf16* p) { return from_bf16(load_bits(p)); }
 HONED_INLINE vf load_first(const bf16* p, int n) { return from_bf16(load_bits(p, n)); }
-HONED_INLINE void store_first(f16* p, vf v, int n) { _mm256_mask_storeu_epi16(p, first(n), to_f16(v)); }
-HONED_INLINE void store_first(bf16* p, vf v, int n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(v)); }
+HONED_INLINE void store_first(f16* p, vf v, int n) {
+  _mm256_mask_storeu_epi16(p, first(n), to_f16(v));
+}
+HONED_INLINE void store_first(bf16* p, vf v, int n) {
+  _mm256_mask_storeu_epi16(p, first(n), to_bf16(v));
+}
 
 HONED_INLINE vf fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
 HONED_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }              // b where unordered
@@ -64,8 +68,8 @@ HONED_INLINE vf select_nan(vf x, vf y) {
 HONED_INLINE vf keep_first(vf a, int n, vf fill) { return _mm512_mask_blend_ps(first(n), fill, a); }
 HONED_INLINE vf copy_sign(vf magnitude, vf sign) {
   __m512i mask = _mm512_set1_epi32(int(0x80000000u));
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
-      mask, _mm512_castps_si512(sign), _mm512_castps_si512(magnitude), 0xca));
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(mask, _mm512_castps_si512(sign),
+                                                       _mm512_castps_si512(magnitude), 0xca));
 }
 // 2^n for an integral n in [-126, 127]
 HONED_INLINE vf exp2_integral(vf n) {

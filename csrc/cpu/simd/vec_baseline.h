@@ -52,7 +52,8 @@ HONED_INLINE vf from_f16(vi v) {
   // As a float with the exponent field moved, times 2^112: right for subnormals too.
   vf value = _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(magnitude, 13)), _mm_set1_ps(0x1p112f));
   vi special = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff));  // infinity or NaN
-  vi bits = _mm_or_si128(_mm_castps_si128(value), _mm_and_si128(special, _mm_set1_epi32(0x7f800000)));
+  vi bits =
+      _mm_or_si128(_mm_castps_si128(value), _mm_and_si128(special, _mm_set1_epi32(0x7f800000)));
   return _mm_castsi128_ps(_mm_or_si128(bits, sign));
 }
 HONED_INLINE vf from_bf16(vi v) { return _mm_castsi128_ps(_mm_slli_epi32(v, 16)); }
@@ -64,9 +65,9 @@ HONED_INLINE vi to_f16(vf v) {
   vi normal = _mm_srli_epi32(
       _mm_add_epi32(magnitude, _mm_add_epi32(odd, _mm_set1_epi32(0xfff - 0x38000000))), 13);
   // Below 2^-14: adding 0.5 rounds to a multiple of 2^-24.
-  vi subnormal = _mm_sub_epi32(
-      _mm_castps_si128(_mm_add_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0.5f))),
-      _mm_set1_epi32(0x3f000000));
+  vi subnormal =
+      _mm_sub_epi32(_mm_castps_si128(_mm_add_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0.5f))),
+                    _mm_set1_epi32(0x3f000000));
   vi is_small = _mm_cmplt_epi32(magnitude, _mm_set1_epi32(0x38800000));
   vi is_large = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x477fefff));
   vi is_nan = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7f800000));

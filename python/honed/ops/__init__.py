@@ -7,10 +7,10 @@ from honed.ops.linear import linear
 from honed.ops.quantize_weight import quantize_weight
 from honed.ops.rms_norm import rms_norm
 from honed.ops.rope import rope, rope_table
-from honed.ops.silu import silu
-from honed.ops.softmax import softmax
 from honed.ops.sample import sample
 from honed.ops.scaled_dot_product_attention import scaled_dot_product_attention
+from honed.ops.silu import silu
+from honed.ops.softmax import softmax
 
 __all__ = [
     "embedding",
@@ -21,8 +21,8 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_table",
-    "silu",
-    "softmax",
     "sample",
     "scaled_dot_product_attention",
+    "silu",
+    "softmax",
 ]

@@ -33,7 +33,9 @@ def linear(input, weight, bias=None, *, activation="none", residual=None):
     """
     if isinstance(weight, _core.PackedWeight):
         if bias is not None:
-            raise ValueError("linear: got a bias beside a packed weight, expected it in quantize_weight(..., bias=)")
+            raise ValueError(
+                "linear: got a bias beside a packed weight, expected it in quantize_weight(..., bias=)"
+            )
         if not runs_natively(input, residual):
             raise TypeError(
                 "linear: a packed weight takes plain float32, float16 or bfloat16 CPU tensors without gradients, "

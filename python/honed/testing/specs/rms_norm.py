@@ -12,7 +12,9 @@ def _inputs(params, generator):
     shape = params["shape"]
     return {
         "input": torch.randn(shape, generator=generator, dtype=torch.float64) * 3,
-        "weight": torch.randn(shape[-1], generator=generator, dtype=torch.float64) if params["weight"] else None,
+        "weight": torch.randn(shape[-1], generator=generator, dtype=torch.float64)
+        if params["weight"]
+        else None,
     }
 
 
