@@ -59,8 +59,14 @@ int find_openmp(dl_phdr_info* info, size_t, void* found) {
   return 0;
 }
 
-// An OpenMP team does not survive a fork (its threads are not copied): the child uses our pool.
-void detach_in_child() { openmp = nullptr; }
+// No thread but the caller's survives a fork: an OpenMP team would be waited for without end, and
+// regions in progress in other threads never end in the child.
+void forget_threads() {
+  openmp = nullptr;
+  regions = 0;
+  forget_pool();
+}
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, forget_threads);
 
 void run_on_openmp(int size, FunctionRef<void(int, int)> body) {
   struct Context {
@@ -118,7 +124,6 @@ const char* attach_openmp() {
       found.file.clear();
       return nullptr;
     }
-    pthread_atfork(nullptr, nullptr, detach_in_child);
     openmp = &found;
   }
   return found.file.c_str();

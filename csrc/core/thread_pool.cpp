@@ -2,8 +2,6 @@
 // pool.
 #include "core/thread_pool.h"
 
-#include <pthread.h>
-
 #include <atomic>
 #include <mutex>
 #include <thread>
@@ -54,19 +52,17 @@ struct Pool {
   }
 };
 
-Pool* pool = nullptr;
-
-void forget_in_child() { pool = nullptr; }  // its threads were not copied; leak the parent's object
+// Never destroyed: workers sleep until the process ends.
+std::atomic<Pool*> pool{nullptr};
 
 Pool& the_pool() {
-  static std::mutex creation;
-  static std::once_flag at_fork;
-  std::call_once(at_fork, [] { pthread_atfork(nullptr, nullptr, forget_in_child); });
-  std::lock_guard lock(creation);
-  if (!pool) {
-    pool = new Pool;  // never destroyed: workers sleep until the process ends
+  Pool* now = pool.load(std::memory_order_acquire);
+  if (!now) {
+    Pool* made = new Pool;
+    if (pool.compare_exchange_strong(now, made)) return *made;
+    delete made;  // another thread was first; this one has no workers yet
   }
-  return *pool;
+  return *now;
 }
 
 }  // namespace
@@ -78,5 +74,7 @@ bool run_on_pool(int size, FunctionRef<void(int)> body) {
   mine.run(size, body);
   return true;
 }
+
+void forget_pool() { pool.store(nullptr); }
 
 }  // namespace honed

@@ -8,4 +8,7 @@ namespace honed {
 // having done nothing, when another thread has the pool.
 bool run_on_pool(int size, FunctionRef<void(int)> body);
 
+// In a forked child: the workers were not copied, the next region starts new ones.
+void forget_pool();
+
 }  // namespace honed

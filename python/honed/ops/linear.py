@@ -38,8 +38,8 @@ def linear(input, weight, bias=None, *, activation="none", residual=None):
             )
         if not runs_natively(input, residual):
             raise TypeError(
-                "linear: a packed weight takes plain float32, float16 or bfloat16 CPU tensors without gradients, "
-                f"got a {type(input).__name__} of {input.dtype}"
+                "linear: a packed weight takes plain float32, float16 or bfloat16 CPU tensors without "
+                f"gradients, got a {type(input).__name__} of {input.dtype}"
             )
         return _core.linear(input, weight, activation, residual)
     if torch is None or not isinstance(weight, torch.Tensor):

@@ -14,12 +14,14 @@ def _inputs(params, generator):
 
 SPEC = OpSpec(
     name="quantize_weight",
-    cases=tuple(
-        Case(f"{n}x{k}_{kind}", {"shape": (n, k), "kind": kind})
-        for n, k in ((1, 1), (5, 7), (33, 64), (64, 130))
-        for kind in _KINDS
-    )
-    + (Case("768x768_f16", {"shape": (768, 768), "kind": "f16"}, bench=True),),
+    cases=(
+        *(
+            Case(f"{n}x{k}_{kind}", {"shape": (n, k), "kind": kind})
+            for n, k in ((1, 1), (5, 7), (33, 64), (64, 130))
+            for kind in _KINDS
+        ),
+        Case("768x768_f16", {"shape": (768, 768), "kind": "f16"}, bench=True),
+    ),
     inputs=_inputs,
     honed=lambda x, params: ops.quantize_weight(x["weight"], params["kind"]).unpack(),
     torch=lambda x, params: x["weight"].float().to(_KINDS[params["kind"]]).float(),
