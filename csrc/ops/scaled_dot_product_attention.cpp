@@ -65,7 +65,9 @@ void set_mask(AttentionArgs& args, const TensorView& mask) {
 
 }  // namespace
 
-bool attention_splits(const AttentionArgs& args) { return args.q_len <= kDecodeQueries; }
+bool attention_splits(const AttentionArgs& args) {
+  return args.q_len <= kDecodeQueries || args.q_len * args.heads <= kDecodeRows * args.kv_heads;
+}
 
 int64_t attention_block_rows(const AttentionArgs& args) {
   int64_t size = std::max(args.head_dim, args.value_dim);

@@ -4,7 +4,7 @@
 #include "ops/sample.h"
 
 #include "core/rng.h"
-#include "cpu/kernels/exp_f64.h"
+#include "cpu/simd/exp_f64.h"
 #include "cpu/visit.h"
 
 HONED_BEGIN_LEVEL
