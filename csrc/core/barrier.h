@@ -1,11 +1,11 @@
-// Waiting for other threads: spin for a moment, then yield, then sleep in the kernel.
+// Waiting for other threads: spin for a moment, then sleep in the kernel.
 #pragma once
 #include <atomic>
 #include <cstdint>
 
 namespace honed {
 
-// Blocks until word != old. Spins only where every thread has a CPU of its own.
+// Blocks until word != old.
 void wait_while_equal(std::atomic<uint32_t>& word, uint32_t old);
 void wake_all(std::atomic<uint32_t>& word);
 

@@ -30,7 +30,7 @@ class FunctionRef<void(Args...)> {
   void (*call_)(void*, Args...);
 };
 
-// Waits until all `size` threads have arrived: spins briefly, then yields, then sleeps.
+// Waits until all `size` threads have arrived: spins briefly, then sleeps.
 class Barrier;
 
 struct Team {
