@@ -1,12 +1,15 @@
 """The command line: what it prints, its exit codes, its one line errors."""
 
+import io
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from tests.hf.conftest import make
 
+from honed.cli import main
 from honed.demo import packaged_model
 
 
@@ -20,21 +23,45 @@ def folder(tmp_path_factory, tokenizer):
     return target
 
 
-def run(*arguments, stdin=""):
-    command = [sys.executable, "-m", "honed.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_info_and_bench():
-    done = run("info", "--json")
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs the command in this process."""
+
+    def call(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["honed", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return Done(stopped.value.code or 0, out, err)
+
+    return call
+
+
+def test_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "honed.cli", "info", "--json"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert json.loads(done.stdout)["level"] in json.loads(done.stdout)["levels_usable"]
+
+
+def test_info_and_bench(run):
+    assert "threads" in run("info").stdout
     done = run("bench", "--op", "rms_norm", "--rounds", "1", "--json")
     assert done.returncode == 0, done.stderr
     assert all(row["ratio"] > 0 for row in json.loads(done.stdout))
 
 
-def test_generate(folder):
+def test_generate(run, folder):
     options = ("--model", folder, "--prompt", "Call me", "--max-new-tokens", 6)
     greedy = json.loads(run("generate", *options, "--json").stdout)
     assert greedy["new_tokens"] == 6
@@ -47,7 +74,7 @@ def test_generate(folder):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_chat(folder):
+def test_chat(run, folder):
     done = run("chat", "--model", folder, "--max-new-tokens", 4, stdin="Hello\nAgain\n/exit\nnever\n")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 2
@@ -66,7 +93,7 @@ def test_chat(folder):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_errors(arguments, code, words):
+def test_errors(run, arguments, code, words):
     done = run(*arguments)
     assert done.returncode == code
     assert words in done.stderr
