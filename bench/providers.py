@@ -45,6 +45,7 @@ class HuggingFace:
 
         logging.disable_progress_bar()
         self.model = AutoModelForCausalLM.from_pretrained(folder(model), dtype=torch.float32).eval()
+        self.model.generation_config.eos_token_id = None  # every run writes as many tokens as it is asked
         self.bytes_a_token = sum(p.numel() * p.element_size() for p in self.model.parameters())
 
     @torch.inference_mode()
@@ -54,7 +55,6 @@ class HuggingFace:
             given,
             attention_mask=torch.ones_like(given),
             max_new_tokens=count,
-            min_new_tokens=count,
             do_sample=False,
             pad_token_id=0,
         )
@@ -119,10 +119,8 @@ class Honed(HuggingFace):
         super().__init__(model, threads)
         import honed
 
-        # Counted before honing: what stays of the parameters afterwards is no measure of what a token reads.
-        elements = sum(p.numel() for p in self.model.parameters())
-        self.bytes_a_token = int(elements * self.bits / 8)
         honed.hone(self.model, weights=self.weights)
+        self.bytes_a_token = honed.report(self.model).bytes
 
 
 class HonedBf16(Honed):
@@ -130,11 +128,11 @@ class HonedBf16(Honed):
 
 
 class HonedInt8(Honed):
-    weights, bits = "int8", 8.5  # a 16-bit scale for 32 weights
+    weights, bits = "int8", 8.5  # compared with q8_0
 
 
 class HonedInt4(Honed):
-    weights, bits = "int4", 4.5
+    weights, bits = "int4", 4.5  # compared with q4_0
 
 
 class LlamaCpp:
