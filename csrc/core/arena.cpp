@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -69,6 +70,27 @@ Scratch::Scratch(int64_t bytes) {
 Scratch::~Scratch() {
   stack.blocks[block_].used = before_;
   stack.top = block_;
+}
+
+std::shared_ptr<uint8_t[]> allocate_packed(int64_t bytes) {
+  constexpr int64_t kSlab = int64_t{16} << 20;
+  auto own = [](int64_t size) {
+    return std::shared_ptr<uint8_t[]>(static_cast<uint8_t*>(allocate_aligned(size)), free_aligned);
+  };
+  if (bytes > kSlab / 2) return own(bytes);
+  static std::mutex guard;
+  static std::weak_ptr<uint8_t[]> current;
+  static int64_t used = 0;
+  std::lock_guard lock(guard);
+  std::shared_ptr<uint8_t[]> slab = current.lock();
+  if (!slab || used + bytes > kSlab) {
+    slab = own(kSlab);
+    current = slab;
+    used = 0;
+  }
+  uint8_t* at = slab.get() + used;
+  used += (bytes + int64_t(kAlign) - 1) / int64_t(kAlign) * int64_t(kAlign);
+  return {std::move(slab), at};
 }
 
 }  // namespace honed

@@ -33,8 +33,6 @@ float element(const TensorView& t, int64_t at) {
 
 }  // namespace
 
-void PackedWeight::Free::operator()(uint8_t* p) const { free_aligned(p); }
-
 PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                            const std::vector<TensorView>& biases, WeightKind kind, int group,
                            bool gated, const TensorView* importance) {
@@ -63,7 +61,7 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   view_.panels = round_up(view_.n, kPanel) / kPanel * (gated ? 2 : 1);
   view_.k_padded = is_integer(kind) ? round_up(view_.k, group) : view_.k;
   view_.panel_bytes = panel_bytes_of(kind, view_.k_padded, group);
-  data_.reset(static_cast<uint8_t*>(allocate_aligned(view_.panels * view_.panel_bytes)));
+  data_ = allocate_packed(view_.panels * view_.panel_bytes);
   view_.data = data_.get();
   if (kind == WeightKind::int8) {
     scales_.resize(size_t(view_.panels * kPanel));

@@ -51,13 +51,10 @@ class PackedWeight {
   void unpack(float* out) const;
 
  private:
-  struct Free {
-    void operator()(uint8_t* p) const;
-  };
   void pack_bias(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases);
 
   PackedView view_{};
-  std::unique_ptr<uint8_t[], Free> data_;
+  std::shared_ptr<uint8_t[]> data_;
   std::vector<float> scales_, bias_;
 };
 
