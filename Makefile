@@ -1,8 +1,7 @@
 # make demo | test | bench | lint | format | clean
 #
 # Needs Python 3.10 or newer, a C++20 compiler, make and a package index; everything else comes by pip into
-# .venv. `make PYTHON=python3.12 demo` chooses the interpreter. On Linux a CPU-only torch is the smaller
-# download: `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo`.
+# .venv. `make PYTHON=python3.12 demo` chooses the interpreter.
 PYTHON ?= python3
 TORCH := torch==2.13.0
 BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13.2

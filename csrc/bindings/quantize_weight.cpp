@@ -14,10 +14,11 @@ namespace honed::bindings {
 namespace {
 
 WeightKind weight_kind_of(const std::string& name) {
-  for (WeightKind kind :
-       {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8, WeightKind::int4})
+  for (WeightKind kind : {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8,
+                          WeightKind::int4, WeightKind::grid4, WeightKind::grid8})
     if (name == name_of(kind)) return kind;
-  raise<ValueError>("linear: kind is '", name, "', expected f32, f16, bf16, int8 or int4");
+  raise<ValueError>("linear: kind is '", name,
+                    "', expected f32, f16, bf16, int8, int4, grid4 or grid8");
 }
 
 // The tensors of a list, kept while their views are used.
@@ -76,7 +77,8 @@ void bind_quantize_weight(py::module_& m) {
         py::gil_scoped_release released;
         return name_of(exact_kind(w.views));
       },
-      "The cheapest kind that holds every value exactly: f16, bf16 or f32.", py::arg("weights"));
+      "The cheapest kind that holds every value exactly: grid4, grid8, bf16, f16 or f32.",
+      py::arg("weights"));
 }
 
 }  // namespace honed::bindings

@@ -26,6 +26,10 @@ const char* name_of(WeightKind kind) {
       return "int8";
     case WeightKind::int4:
       return "int4";
+    case WeightKind::grid4:
+      return "grid4";
+    case WeightKind::grid8:
+      return "grid8";
   }
   return "unknown";
 }

@@ -1,17 +1,18 @@
-// y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]              x: (M,K)  w: (N,K)  y:
-// (M,N) gated:  y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up the products with
-// two weights
+// y[m,n] = act(sum_k x[m,k] w[n,k] + b[n]) + residual[m,n]      x: (M,K)  w: (N,K)  y: (M,N)
+// gated:   y[m,n] = act(gate[m,n]) * up[m,n] + residual[m,n], gate and up products of two weights
 //
 // Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at
 // every CPU level:
 //   f32, f16, bf16   [panel][k][channel]
 //   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
-//   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows, [k / 8][channel][4]
-//   bytes};
-//                    w = step * q + low, q in [0, 15]; a byte holds q of k % 8 in its low and of
-//                    k % 8 + 4 in its high half
-// The last panel is padded with channels of zeros, int8 and int4 to whole groups along K with
-// zeros. A gated weight alternates panels of gate and up.
+//   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows,
+//                    [k / 8][channel][4] bytes}; w = step * q + low, q in [0, 15]; a byte holds
+//                    q of k % 8 in its low and of k % 8 + 4 in its high half
+//   grid4            as int4, but multiplied as the float step * q + low
+//   grid8            [panel][group]{[channel] f16 steps, [k / 4][channel][4] bytes q + 128};
+//                    multiplied as the float step * q
+// The last panel is padded with channels of zeros; kinds with groups to whole groups along K.
+// A gated weight alternates panels of gate and up.
 //
 // int8 and int4 multiply integers: each row of x is rounded to int8 with one scale a group of
 // inputs (largest magnitude / 127). Float sums are f32, integer sums are exact.
@@ -24,11 +25,11 @@ namespace honed {
 
 inline constexpr int kPanel = 32;
 
-enum class WeightKind : uint8_t { f32, f16, bf16, int8, int4 };
+enum class WeightKind : uint8_t { f32, f16, bf16, int8, int4, grid4, grid8 };
 enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu };
 
 const char* name_of(WeightKind kind);
-bool is_integer(WeightKind kind);
+bool is_integer(WeightKind kind);  // rows are rounded to int8 to meet it: int8 and int4
 
 // A packed weight as the kernels see it.
 struct PackedView {

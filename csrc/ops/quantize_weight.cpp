@@ -1,9 +1,13 @@
 // quantize_weight: checks, sizes, then the CPU table.
 #include "ops/quantize_weight.h"
 
+#include <algorithm>
+#include <atomic>
+
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_grid.h"
 
 namespace honed {
 
@@ -21,7 +25,10 @@ int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
     case WeightKind::int8:
       return k_padded * kPanel;
     case WeightKind::int4:
+    case WeightKind::grid4:
       return k_padded / group * kPanel * (4 + group / 2);
+    case WeightKind::grid8:
+      return k_padded / group * kPanel * (2 + group);
   }
   return 0;
 }
@@ -29,6 +36,67 @@ int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
 float element(const TensorView& t, int64_t at) {
   if (t.dtype == DType::f32) return t.as<float>()[at];
   return t.dtype == DType::f16 ? to_float(t.as<f16>()[at]) : to_float(t.as<bf16>()[at]);
+}
+
+bool is_grid(WeightKind kind) { return kind == WeightKind::grid4 || kind == WeightKind::grid8; }
+
+// Channel `lane` of a panel, from the row of a weight.
+void write_grid(const PackedView& v, const float* w, int64_t lane, uint8_t* panel) {
+  bool four = v.kind == WeightKind::grid4;
+  int64_t group_bytes = panel_bytes_of(v.kind, kGridGroup, kGridGroup);
+  for (int64_t k = 0; k < v.k; k += kGridGroup, panel += group_bytes) {
+    int count = int(std::min<int64_t>(kGridGroup, v.k - k));
+    GridGroup group;
+    HONED_CHECK(four ? fit_grid4(w + k, count, &group) : fit_grid8(w + k, count, &group),
+                "quantize_weight: inputs ", k, " to ", k + count - 1, " of a channel lie on no ",
+                name_of(v.kind), " grid, expected weights expanded from a quantised file");
+    f16* steps = reinterpret_cast<f16*>(panel);
+    steps[lane] = group.step;
+    if (four) steps[kPanel + lane] = group.low;
+    uint8_t* codes = panel + kPanel * (four ? 4 : 2);
+    for (int i = 0; i < count; ++i)
+      if (four)
+        codes[(i / 8 * kPanel + lane) * 4 + i % 4] |=
+            uint8_t(group.codes[i] << (i % 8 < 4 ? 0 : 4));
+      else
+        codes[(i / 4 * kPanel + lane) * 4 + i % 4] = uint8_t(group.codes[i] + 128);
+  }
+}
+
+// A row of a weight as f32.
+void read_row(const TensorView& w, int64_t row, float* out) {
+  for (int64_t i = 0; i < w.size(1); ++i) out[i] = element(w, row * w.stride(0) + i * w.stride(1));
+}
+
+bool every_row(const std::vector<TensorView>& weights, bool (*holds)(const float*, int64_t)) {
+  for (const TensorView& w : weights) {
+    std::atomic<bool> all{true};
+    parallel_for(w.size(0), 16, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(size_t(w.size(1)));
+      for (int64_t r = begin; r < end && all.load(std::memory_order_relaxed); ++r) {
+        read_row(w, r, row.data());
+        if (!holds(row.data(), w.size(1))) all = false;
+      }
+    });
+    if (!all) return false;
+  }
+  return true;
+}
+
+template <bool (*fit)(const float*, int, GridGroup*)>
+bool row_on_grid(const float* row, int64_t count) {
+  GridGroup group;
+  for (int64_t k = 0; k < count; k += kGridGroup)
+    if (!fit(row + k, int(std::min<int64_t>(kGridGroup, count - k)), &group)) return false;
+  return true;
+}
+
+bool row_is_f16(const float* row, int64_t count) {
+  return std::all_of(row, row + count, [](float x) { return to_float(to_f16(x)) == x; });
+}
+
+bool row_is_bf16(const float* row, int64_t count) {
+  return std::all_of(row, row + count, [](float x) { return to_float(to_bf16(x)) == x; });
 }
 
 }  // namespace
@@ -59,13 +127,19 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   view_.n = gated ? weights[0].size(0) : n;
   view_.k = weights[0].size(1);
   view_.panels = round_up(view_.n, kPanel) / kPanel * (gated ? 2 : 1);
-  view_.k_padded = is_integer(kind) ? round_up(view_.k, group) : view_.k;
+  if (is_grid(kind)) view_.group = group = kGridGroup;
+  view_.k_padded = is_integer(kind) || is_grid(kind) ? round_up(view_.k, group) : view_.k;
   view_.panel_bytes = panel_bytes_of(kind, view_.k_padded, group);
   data_ = allocate_packed(view_.panels * view_.panel_bytes);
   view_.data = data_.get();
   if (kind == WeightKind::int8) {
     scales_.resize(size_t(view_.panels * kPanel));
     view_.scales = scales_.data();
+  }
+  if (is_grid(kind)) {
+    pack_grid(weights);
+    if (!biases.empty()) pack_bias(weights, biases);
+    return;
   }
   std::vector<float> weighed;
   if (importance) {
@@ -95,6 +169,24 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   if (!biases.empty()) pack_bias(weights, biases);
 }
 
+void PackedWeight::pack_grid(const std::vector<TensorView>& weights) {
+  std::fill_n(data_.get(), view_.panels * view_.panel_bytes, uint8_t{0});
+  int64_t before = 0;
+  std::vector<float> row(size_t(view_.k));
+  for (size_t s = 0; s < weights.size(); ++s) {
+    for (int64_t i = 0; i < weights[s].size(0); ++i) {
+      read_row(weights[s], i, row.data());
+      int64_t c = packed_channel(int64_t(s), before, i);
+      write_grid(view_, row.data(), c % kPanel, data_.get() + c / kPanel * view_.panel_bytes);
+    }
+    before += weights[s].size(0);
+  }
+}
+
+int64_t PackedWeight::packed_channel(int64_t weight, int64_t before, int64_t row) const {
+  return view_.gated ? (row / kPanel * 2 + weight) * kPanel + row % kPanel : before + row;
+}
+
 void PackedWeight::pack_bias(const std::vector<TensorView>& weights,
                              const std::vector<TensorView>& biases) {
   HONED_CHECK(biases.size() == weights.size(), "linear: ", biases.size(), " biases for ",
@@ -109,8 +201,7 @@ void PackedWeight::pack_bias(const std::vector<TensorView>& weights,
     HONED_CHECK_TYPE(is_float(b.dtype), "linear: bias is ", name_of(b.dtype),
                      ", expected float32, float16 or bfloat16");
     for (int64_t i = 0; i < rows; ++i) {
-      int64_t at = view_.gated ? (i / kPanel * 2 + int64_t(s)) * kPanel + i % kPanel : before + i;
-      bias_[size_t(at)] = element(b, i * b.stride(0));
+      bias_[size_t(packed_channel(int64_t(s), before, i))] = element(b, i * b.stride(0));
     }
     before += rows;
   }
@@ -141,6 +232,10 @@ void PackedWeight::unpack(float* out) const {
       } else if (v.kind == WeightKind::int8) {
         int q = panel[(i / 4 * kPanel + lane) * 4 + i % 4];
         value = float(q - 128) * v.scales[c];
+      } else if (v.kind == WeightKind::grid8) {
+        const uint8_t* block = panel + i / v.group * kPanel * (2 + v.group);
+        int q = block[kPanel * 2 + (i % v.group / 4 * kPanel + lane) * 4 + i % 4];
+        value = float(q - 128) * to_float(reinterpret_cast<const f16*>(block)[lane]);
       } else {
         const uint8_t* block = panel + i / v.group * kPanel * (4 + v.group / 2);
         const f16* steps = reinterpret_cast<const f16*>(block);
@@ -155,19 +250,10 @@ void PackedWeight::unpack(float* out) const {
 }
 
 WeightKind exact_kind(const std::vector<TensorView>& weights) {
-  bool half = true, brain = true;
-  for (const TensorView& w : weights) {
-    if (w.dtype == DType::f16) brain = false;
-    if (w.dtype == DType::bf16) half = false;
-    if (w.dtype != DType::f32) continue;
-    for (int64_t r = 0; r < w.size(0) && (half || brain); ++r)
-      for (int64_t c = 0; c < w.size(1) && (half || brain); ++c) {
-        float value = w.as<float>()[r * w.stride(0) + c * w.stride(1)];
-        if (half) half = to_float(to_f16(value)) == value;
-        if (brain) brain = to_float(to_bf16(value)) == value;
-      }
-  }
-  return half ? WeightKind::f16 : brain ? WeightKind::bf16 : WeightKind::f32;
+  if (every_row(weights, row_on_grid<fit_grid4>)) return WeightKind::grid4;
+  if (every_row(weights, row_on_grid<fit_grid8>)) return WeightKind::grid8;
+  if (every_row(weights, row_is_bf16)) return WeightKind::bf16;
+  return every_row(weights, row_is_f16) ? WeightKind::f16 : WeightKind::f32;
 }
 
 }  // namespace honed

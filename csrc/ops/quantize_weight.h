@@ -1,13 +1,15 @@
 // Weights (N,K) into the panels of ops/linear.h: as they are, or rounded.
 //
-//   int8   q = round(w / s), s = max |w| / 127, a channel
-//   int4   q = round((w - low) / step) in [0, 15], low and step f16 a group of inputs: of some
-//   ranges
-//          inside [min w, max w], the one whose integers fit best after a least-squares refit of
-//          both
+//   int8    q = round(w / s), s = max |w| / 127, a channel
+//   int4    q = round((w - low) / step) in [0, 15], low and step f16 a group of inputs: of some
+//           ranges inside [min w, max w], the one whose integers fit best after a least-squares
+//           refit of both
+//   grid4, grid8   only weights that are step * q + low with 4-bit q, or step * q with 8-bit q,
+//           exactly, in every group of 32 inputs: what was expanded from a quantised file
 //
-// The fit weighs the error of input k by importance[k] (all 1 where absent): with the mean square
-// of what reaches the input, it is the error of the product that is least, not that of the weight.
+// The fit of int4 weighs the error of input k by importance[k] (all 1 where absent): with the mean
+// square of what reaches the input, it is the error of the product that is least, not that of the
+// weight.
 //
 // Parallel over panels.
 #pragma once
@@ -51,6 +53,8 @@ class PackedWeight {
   void unpack(float* out) const;
 
  private:
+  void pack_grid(const std::vector<TensorView>& weights);
+  int64_t packed_channel(int64_t weight, int64_t before, int64_t row) const;
   void pack_bias(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases);
 
   PackedView view_{};
@@ -58,7 +62,7 @@ class PackedWeight {
   std::vector<float> scales_, bias_;
 };
 
-// The cheapest kind that holds every value of the weights exactly: f16, bf16 or f32.
+// The cheapest kind that holds every value of the weights exactly: grid4, grid8, bf16, f16 or f32.
 WeightKind exact_kind(const std::vector<TensorView>& weights);
 
 }  // namespace honed

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from honed import _core, ops
-from honed.testing import cpu_level
+from honed.testing import allowed_error, cpu_level
 
 LEVELS = _core.usable_levels()
 
@@ -48,6 +48,51 @@ def test_zeros_and_constants(kind):
     w[1] = 0.25
     w[2] = -4
     assert torch.equal(ops.quantize_weight(w, kind).unpack(), w)
+
+
+def _grid(bits, low, step, n=40, k=70, seed=0):
+    """Weights on a grid in groups of 32, the ends of it in every group, as quantisers leave them."""
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randint(0, 2**bits - 1 + (bits == 4), (n, k), generator=generator).float()
+    q[:, ::32], q[:, 1::32] = (0, 15) if bits == 4 else (254, 0)
+    groups = -(-k // 32)
+    step = (step * torch.rand(n, groups, generator=generator) + 1e-3).half().float()
+    low = (low * torch.rand(n, groups, generator=generator)).half().float() if bits == 4 else -127 * step
+    return q * step.repeat_interleave(32, 1)[:, :k] + low.repeat_interleave(32, 1)[:, :k]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["grid4", "grid8"])
+def test_grids_are_found_and_multiplied_exactly(level, kind):
+    for k in (32, 70, 1, 320):
+        w = _grid(4, -3.0, 0.4, k=k) if kind == "grid4" else _grid(8, 0, 0.02, k=k)
+        if k > 1:
+            assert _core.exact_kind([w]) == kind
+        with cpu_level(level):
+            packed = ops.quantize_weight(w, kind)
+            assert torch.equal(packed.unpack(), w)
+            for m in (1, 3, 30):
+                x = torch.randn(m, k)
+                plain = ops.linear(x, ops.quantize_weight(w, "f32"))
+                reference = x.double() @ w.double().T
+                error = (ops.linear(x, packed).double() - reference).abs().max()
+                assert error <= allowed_error(reference, plain, torch.float32)
+
+
+def test_symmetric_grid_without_its_last_code():
+    q = torch.randint(-7, 7, (6, 64)).float()
+    q[:, ::32] = -8
+    w = q * torch.tensor([0.25, -0.5, 0.0371, 1.0, -0.02, 3.0]).half().float()[:, None]
+    assert _core.exact_kind([w]) == "grid4"
+    assert torch.equal(ops.quantize_weight(w, "grid4").unpack(), w)
+
+
+def test_what_is_on_no_grid_is_refused():
+    w = _grid(4, -3.0, 0.4)
+    w[7, 40] += 1e-4
+    assert _core.exact_kind([w]) == "f32"
+    with pytest.raises(ValueError, match="inputs 32 to 63 of a channel lie on no grid4 grid"):
+        ops.quantize_weight(w, "grid4")
 
 
 def test_exact_kind():

@@ -16,21 +16,14 @@ constexpr int kRows = 14, kIntRows = 6;
 #else
 constexpr int kRows = 6, kIntRows = 2;
 #endif
-constexpr int kWide = 2;
+constexpr int kWide =
+    2;  // asking for weights ahead of use gained nothing beside the hardware (Zen 4)
 constexpr int kChannels = kWide * kLanes;
 // Inputs of a chunk: partial sums over it keep the rounding error of long rows down, and a chunk of
 // a panel, widened once for all rows of a block, fits the first two caches. A multiple of every
 // group.
 constexpr int kDepth = 256;
 constexpr int kBlockRows = 84;  // rows of a block, whole tiles of either kind
-// Weights are read this far ahead: the hardware stops at page borders. 1.5 KB beat 0.5 and 4 by 3
-// %.
-constexpr int kAhead = 1536;
-
-HONED_INLINE void prefetch(const void* p) {
-  __builtin_prefetch(static_cast<const char*>(p) + kAhead);
-}
-
 // out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows, kChannels channels of a panel and k of one
 // chunk
 template <int MR, class W>
@@ -43,7 +36,6 @@ void float_tile(const W* w, int64_t k, const float* x, int64_t x_stride, bool ad
   auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
     vf column[kWide];
     for (int v = 0; v < kWide; ++v) column[v] = load(w + i * kPanel + v * kLanes);
-    if (MR <= 2) prefetch(w + i * kPanel);
     for (int m = 0; m < MR; ++m) {
       vf value = set1(x[m * x_stride + i]);
       for (int v = 0; v < kWide; ++v) sum[u][m][v] = fmadd(value, column[v], sum[u][m][v]);
@@ -99,13 +91,11 @@ void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, 
     for (int i = 0; i < p.group; i += 8, at += kPanel * (kNibbles ? 4 : 8)) {
       vi low[kWide], high[kWide];
       for (int v = 0; v < kWide; ++v) {
-        if (MR <= 2) prefetch(at + v * kLanes * 4);
         low[v] = load_int(at + v * kLanes * 4);
         if constexpr (kNibbles) {
           high[v] = high_nibbles(low[v]);
           low[v] = low_nibbles(low[v]);
         } else {
-          if (MR <= 2) prefetch(at + (v * kLanes + kPanel) * 4);
           high[v] = load_int(at + (v * kLanes + kPanel) * 4);
         }
       }
@@ -180,6 +170,55 @@ void float_panel(const LinearArgs& a, const W* w, int64_t row, int rows, float* 
   }
 }
 
+// A chunk of grid4 or grid8 weights as the floats they are, [k][channel].
+template <bool kFour>
+void open_grid(const uint8_t* w, int64_t groups, float* wide) {
+  constexpr int kGroup = 32, kRun = kFour ? 8 : 4;  // inputs a 32-bit lane holds
+  for (int64_t g = 0; g < groups; ++g) {
+    const f16* steps = reinterpret_cast<const f16*>(w);
+    w += kPanel * (kFour ? 4 : 2);
+    for (int c = 0; c < kPanel; c += kLanes) {
+      vf step = load(steps + c), low = kFour ? load(steps + kPanel + c) : zero();
+      float* to = wide + g * kGroup * kPanel + c;
+      for (int k = 0; k < kGroup; k += kRun) {
+        vi codes = load_int(w + (k / kRun * kPanel + c) * 4);
+        for (int j = 0; j < 4; ++j) {
+          if constexpr (kFour) {
+            store(to + (k + j) * kPanel, fmadd(to_float(bits_of<4>(codes, 8 * j)), step, low));
+            store(to + (k + j + 4) * kPanel,
+                  fmadd(to_float(bits_of<4>(codes, 8 * j + 4)), step, low));
+          } else {
+            vf code = to_float(bits_of<8>(codes, 8 * j)) - set1(128.0f);
+            store(to + (k + j) * kPanel, code * step);
+          }
+        }
+      }
+    }
+    w += kPanel * kGroup / (kFour ? 2 : 1);
+  }
+}
+
+// Few rows open small chunks, which stay in the first cache; many rows a whole one.
+template <bool kFour>
+void grid_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, float* out) {
+  alignas(64) float wide[kDepth * kPanel];
+  const PackedView& p = a.w;
+  const int64_t groups = p.k_padded / p.group, most = rows < kRows ? 2 : kDepth / p.group;
+  const int64_t group_bytes = kPanel * (kFour ? 4 + p.group / 2 : 2 + p.group);
+  const float* x = a.rows.x + row * a.rows.x_stride;
+  for (int64_t g = 0; g < groups || g == 0; g += most) {
+    int64_t here = groups - g < most ? groups - g : most, k = g * p.group;
+    int64_t count = p.k - k < here * p.group ? p.k - k : here * p.group;
+    open_grid<kFour>(w + g * group_bytes, here, wide);
+    for (int channel = 0; channel < kPanel; channel += kChannels)
+      for_tiles<kRows>(rows, [&](int r, auto tile) {
+        float_tile<decltype(tile)::count>(static_cast<const float*>(wide) + channel, count,
+                                          x + r * a.rows.x_stride + k, a.rows.x_stride, k > 0,
+                                          out + r * kPanel + channel);
+      });
+  }
+}
+
 template <bool kSteps>
 void int_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, float* out) {
   alignas(64) uint8_t opened[kDepth * kPanel];
@@ -241,6 +280,12 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       break;
     case WeightKind::int4:
       int_panel<true>(a, w, row, rows, out);
+      break;
+    case WeightKind::grid4:
+      grid_panel<true>(a, w, row, rows, out);
+      break;
+    case WeightKind::grid8:
+      grid_panel<false>(a, w, row, rows, out);
       break;
   }
   if (!p.scales && !p.bias) return;

@@ -98,6 +98,11 @@ HONED_INLINE vi to_int(vf a) { return _mm256_cvtps_epi32(a); }
 HONED_INLINE vi load_int(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm256_storeu_si256((__m256i*)p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm256_set1_epi32(x); }
+// `count` bits of every lane, from bit `at` on
+template <int count>
+HONED_INLINE vi bits_of(vi a, int at) {
+  return _mm256_and_si256(_mm256_srli_epi32(a, at), _mm256_set1_epi32((1 << count) - 1));
+}
 HONED_INLINE vi low_nibbles(vi a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm256_srli_epi16(a, 4)); }
 // a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact

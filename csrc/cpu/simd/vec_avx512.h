@@ -84,6 +84,11 @@ HONED_INLINE vi to_int(vf a) { return _mm512_cvtps_epi32(a); }  // nearest even
 HONED_INLINE vi load_int(const void* p) { return _mm512_loadu_si512(p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm512_storeu_si512(p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+// `count` bits of every lane, from bit `at` on
+template <int count>
+HONED_INLINE vi bits_of(vi a, int at) {
+  return _mm512_and_si512(_mm512_srli_epi32(a, at), _mm512_set1_epi32((1 << count) - 1));
+}
 HONED_INLINE vi low_nibbles(vi a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm512_srli_epi16(a, 4)); }
 // a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact

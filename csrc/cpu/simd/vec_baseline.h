@@ -131,6 +131,11 @@ HONED_INLINE vf times_exp2(vf y, vf n) {
 HONED_INLINE vi load_int(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm_storeu_si128((__m128i*)p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm_set1_epi32(x); }
+// `count` bits of every lane, from bit `at` on
+template <int count>
+HONED_INLINE vi bits_of(vi a, int at) {
+  return _mm_and_si128(_mm_srli_epi32(a, at), _mm_set1_epi32((1 << count) - 1));
+}
 HONED_INLINE vi low_nibbles(vi a) { return _mm_and_si128(a, _mm_set1_epi8(15)); }
 HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm_srli_epi16(a, 4)); }
 // a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact

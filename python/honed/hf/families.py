@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from honed._lib import _core
+
 
 class Unsupported(Exception):
     """A model, or a part of it, that the engine does not take. The text is the reason shown by ``report``."""
@@ -115,25 +117,9 @@ CACHE_DTYPES = {None: "f32", "bf16": "f16", "fp16": "f16", "int8": "f16", "int4"
 def storage_for(part: str, weights: list, mode: str | None) -> str:
     """The kind that a part ("qkv", "head", ...) of these weights is packed in.
 
-    Exact mode takes a 16-bit type only when every value of every weight is exactly representable there.
+    Exact mode takes the cheapest kind that holds every value of every weight exactly.
     """
     if mode is not None:
         recipe = RECIPES[mode]
         return recipe.get(part, recipe["*"])
-    import torch
-
-    for kind, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
-        if all(_fits(weight, dtype) for weight in weights):
-            return kind
-    return "f32"
-
-
-def _fits(weight, dtype) -> bool:
-    if weight.dtype == dtype:
-        return True
-    # A few rows first: almost every tensor that does not fit shows it there, without a copy of the whole.
-    head = weight[:2]
-    if not bool((head.to(dtype).to(weight.dtype) == head).all()):
-        return False
-    rows = max(1, (1 << 20) // max(1, weight.shape[1]))
-    return all(bool((part.to(dtype).to(weight.dtype) == part).all()) for part in weight.split(rows))
+    return _core.exact_kind(weights)

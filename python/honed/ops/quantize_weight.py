@@ -9,13 +9,17 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, importance=Non
     ==========  =====================================================  =================
     ``kind``    stored                                                 bytes a weight
     ==========  =====================================================  =================
-    ``exact``   the cheapest of f16, bf16, f32 that holds every value  2 or 4
+    ``exact``   the cheapest of grid4, grid8, bf16, f16, f32 that      0.625 to 4
+                holds every value
     ``f32``     float32                                                4
     ``f16``     float16                                                2
     ``bf16``    bfloat16                                               2
     ``int8``    round(w / s), s = max \\|w\\| / 127 an output channel     1
     ``int4``    round((w - low) / step), 0 to 15; both float16 and     0.625 (group 32),
                 fitted to each group of inputs                         0.5625 (group 64)
+    ``grid4``   weights that are step * q + low exactly, as expanded   0.625
+                from a 4-bit file; multiplied in float32
+    ``grid8``   weights that are step * q exactly, from an 8-bit file  1.0625
     ==========  =====================================================  =================
 
     Args:

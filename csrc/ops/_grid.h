@@ -1,0 +1,19 @@
+// Weights that lie on a grid: found, and written as codes.
+#pragma once
+#include "ops/linear.h"
+
+namespace honed {
+
+inline constexpr int kGridGroup = 32;
+
+// A group of at most 32 inputs of one channel.
+struct GridGroup {
+  f16 step, low;  // w = step * q + low; grid8: low is 0
+  int codes[kGridGroup];
+};
+
+// True where every w[i] is exactly a grid value, which is then in `group`.
+bool fit_grid4(const float* w, int count, GridGroup* group);  // q in [0, 15]
+bool fit_grid8(const float* w, int count, GridGroup* group);  // q in [-128, 127]
+
+}  // namespace honed
