@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 
 namespace honed {
 
@@ -25,28 +26,43 @@ long futex(std::atomic<uint32_t>& word, int op, uint32_t value) {
 
 }  // namespace
 
-void wait_while_equal(std::atomic<uint32_t>& word, uint32_t old) {
+uint32_t Signal::add(uint32_t amount) {
+  uint32_t now = value_.fetch_add(amount) + amount;
+  wake();
+  return now;
+}
+
+void Signal::count_down() {
+  if (value_.fetch_sub(1) == 1) wake();
+}
+
+// A sleeper counts itself before it looks at the value a last time, a waker changes the value before it
+// looks at the count (all in one order): one of the two sees the other.
+void Signal::wake() {
+  if (sleepers_.load() != 0) futex(value_, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+void Signal::wait_while(uint32_t value) {
   for (int i = 0; i < spins; ++i) {
-    if (word.load(std::memory_order_acquire) != old) {
+    if (load() != value) {
       spins = std::min(spins + spins / 8, kMostSpins);
       return;
     }
     __builtin_ia32_pause();
   }
   spins = std::max(spins / 2, kLeastSpins);
-  while (word.load(std::memory_order_acquire) == old) futex(word, FUTEX_WAIT_PRIVATE, old);
+  sleepers_.fetch_add(1);
+  while (value_.load() == value) futex(value_, FUTEX_WAIT_PRIVATE, value);
+  sleepers_.fetch_sub(1);
 }
 
-void wake_all(std::atomic<uint32_t>& word) { futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX); }
-
 void Barrier::arrive_and_wait(int size) {
-  uint32_t phase = phase_.load(std::memory_order_acquire);
+  uint32_t phase = phase_.load();
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.fetch_add(1, std::memory_order_release);
-    wake_all(phase_);
+    phase_.add(1);
   } else {
-    wait_while_equal(phase_, phase);
+    phase_.wait_while(phase);
   }
 }
 

@@ -1,5 +1,4 @@
-// Workers wait for the epoch to change, do their rank, count down. A forked child starts a new
-// pool.
+// Workers wait for the epoch to change, do their rank, count down.
 #include "core/thread_pool.h"
 
 #include <atomic>
@@ -15,8 +14,7 @@ namespace {
 
 struct Pool {
   std::mutex owner;
-  std::atomic<uint32_t> epoch{0};
-  std::atomic<uint32_t> running{0};
+  Signal epoch, running;
   int size = 1;  // of the region in progress
   const FunctionRef<void(int)>* body = nullptr;
   std::vector<std::thread> workers;
@@ -31,10 +29,10 @@ struct Pool {
 
   void work(int rank, uint32_t seen) {
     for (;;) {
-      wait_while_equal(epoch, seen);
-      seen = epoch.load(std::memory_order_acquire);
+      epoch.wait_while(seen);
+      seen = epoch.load();
       if (rank < size) (*body)(rank);
-      if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) wake_all(running);
+      running.count_down();
     }
   }
 
@@ -43,12 +41,10 @@ struct Pool {
     size = want;
     body = &f;
     // Every worker answers each epoch, so that none can still read size or body in the next one.
-    running.store(uint32_t(workers.size()), std::memory_order_relaxed);
-    epoch.fetch_add(1, std::memory_order_release);
-    wake_all(epoch);
+    running.store(uint32_t(workers.size()));
+    epoch.add(1);
     f(0);
-    for (uint32_t left; (left = running.load(std::memory_order_acquire)) != 0;)
-      wait_while_equal(running, left);
+    for (uint32_t left; (left = running.load()) != 0;) running.wait_while(left);
   }
 };
 

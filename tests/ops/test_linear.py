@@ -102,6 +102,16 @@ def test_weights_below_each_other():
     assert torch.allclose(_core.linear(x, packed).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["f32", "f16", "int8", "int4"])
+def test_nan_and_infinity_go_through(level, kind):
+    x = torch.randn(4, 70)
+    x[1, 33], x[2, 69] = float("nan"), float("inf")
+    with cpu_level(level):
+        got = ops.linear(x, ops.quantize_weight(torch.randn(5, 70), kind))
+    assert got[[0, 3]].isfinite().all() and not got[1].isfinite().any() and not got[2].isfinite().any()
+
+
 def test_numpy_and_strides():
     rng = np.random.default_rng(0)
     w, x = rng.standard_normal((2, 6, 6), dtype=np.float32)

@@ -6,28 +6,23 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
-// The lanes as int8; n of them. |q| <= 127.
-void store_int8(int8_t* p, vi q, int n) {
-  alignas(64) int32_t lanes[kLanes];
-  __builtin_memcpy(lanes, &q, sizeof(q));
-  for (int i = 0; i < n; ++i) p[i] = int8_t(lanes[i]);
-}
-
 template <class T>
 void quantize(const T* x, int64_t count, int group, int8_t* q, float* scale, int32_t* q_sum) {
   vf largest = zero();
   for_lanes(count, [&](int64_t i, int n) { largest = vmax(largest, vabs(load(x + i, n))); });
   float top = reduce_max(largest);
   vf inverse = set1(top > 0 ? 127.0f / top : 0.0f);
-  vf sum = zero();
+  vf sum = zero(), odd = zero();  // odd becomes NaN where an element is NaN or infinite
   for_lanes(count, [&](int64_t i, int n) {
-    vf r = round_even(load(x + i, n) * inverse);
+    vf value = load(x + i, n), r = round_even(value * inverse);
+    odd = odd + (value - value);
     sum = sum + r;  // at most 64 * 127: exact
-    store_int8(q + i, to_int(r), n);
+    store_bytes(q + i, to_int(r), n);
   });
   for (int64_t i = count; i < group; ++i) q[i] = 0;
-  *scale = top / 127.0f;
-  *q_sum = int32_t(reduce_add(sum));
+  float check = reduce_add(odd);
+  *scale = check == 0 ? top / 127.0f : check;
+  *q_sum = check == 0 ? int32_t(reduce_add(sum)) : 0;
 }
 
 template <class T>

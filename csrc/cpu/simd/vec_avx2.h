@@ -98,6 +98,12 @@ HONED_INLINE vi to_int(vf a) { return _mm256_cvtps_epi32(a); }
 HONED_INLINE vi load_int(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm256_storeu_si256((__m256i*)p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm256_set1_epi32(x); }
+// The first n lanes as bytes; they fit.
+HONED_INLINE void store_bytes(int8_t* p, vi a, int n) {
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+  __builtin_memcpy(p, &bytes, size_t(n));
+}
 // `count` bits of every lane, from bit `at` on
 template <int count>
 HONED_INLINE vi bits_of(vi a, int at) {

@@ -84,6 +84,10 @@ HONED_INLINE vi to_int(vf a) { return _mm512_cvtps_epi32(a); }  // nearest even
 HONED_INLINE vi load_int(const void* p) { return _mm512_loadu_si512(p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm512_storeu_si512(p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+// The first n lanes as bytes; they fit.
+HONED_INLINE void store_bytes(int8_t* p, vi a, int n) {
+  _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(a));
+}
 // `count` bits of every lane, from bit `at` on
 template <int count>
 HONED_INLINE vi bits_of(vi a, int at) {

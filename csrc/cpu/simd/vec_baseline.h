@@ -131,6 +131,12 @@ HONED_INLINE vf times_exp2(vf y, vf n) {
 HONED_INLINE vi load_int(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
 HONED_INLINE void store_int(void* p, vi a) { _mm_storeu_si128((__m128i*)p, a); }
 HONED_INLINE vi set1_int(int32_t x) { return _mm_set1_epi32(x); }
+// The first n lanes as bytes; they fit.
+HONED_INLINE void store_bytes(int8_t* p, vi a, int n) {
+  __m128i words = _mm_packs_epi32(a, a);
+  int32_t bytes = _mm_cvtsi128_si32(_mm_packs_epi16(words, words));
+  __builtin_memcpy(p, &bytes, size_t(n));
+}
 // `count` bits of every lane, from bit `at` on
 template <int count>
 HONED_INLINE vi bits_of(vi a, int at) {
