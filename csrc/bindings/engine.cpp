@@ -167,6 +167,7 @@ struct Prompt {
 
 py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
                    const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep) {
+  engine::CacheUse use(cache);
   Prompt prompt(cache, ids, positions, mask);
   if (keep <= 0 || keep > prompt.tokens.time) keep = prompt.tokens.time;
   int64_t shape[] = {prompt.tokens.batch, keep, engine.model.description.vocab_size};
@@ -182,6 +183,7 @@ py::object generate(const Engine& engine, Cache& cache, const Tensor& ids,
                     const OptionalTensor& positions, const OptionalTensor& mask,
                     int64_t max_new_tokens, const std::vector<int64_t>& stop, int64_t pad,
                     const py::dict& options, const py::object& callback) {
+  engine::CacheUse use(cache);
   Prompt prompt(cache, ids, positions, mask);
   Reader r(options, "the options");
   engine::GenerateOptions o{max_new_tokens,
@@ -236,12 +238,29 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("length", &Cache::length)
       .def_property_readonly("capacity", &Cache::capacity)
       .def_property_readonly("nbytes", &Cache::bytes)
-      .def("reserve", &Cache::reserve, py::arg("capacity"))
-      .def("crop", &Cache::crop, py::arg("length"))
-      .def("reset", [](Cache& cache) { cache.crop(0); })
+      .def(
+          "reserve",
+          [](Cache& cache, int64_t capacity) {
+            engine::CacheUse use(cache);
+            cache.reserve(capacity);
+          },
+          py::arg("capacity"))
+      .def(
+          "crop",
+          [](Cache& cache, int64_t length) {
+            engine::CacheUse use(cache);
+            cache.crop(length);
+          },
+          py::arg("length"))
+      .def("reset",
+           [](Cache& cache) {
+             engine::CacheUse use(cache);
+             cache.crop(0);
+           })
       .def(
           "reorder",
           [](Cache& cache, const Tensor& rows) {
+            engine::CacheUse use(cache);
             HONED_CHECK(rows->ndim == 1 && rows->dtype == DType::i64, "Cache: rows are ",
                         name_of(rows->dtype), " of shape ", shape_of(rows.view()),
                         ", expected int64 (B,)");

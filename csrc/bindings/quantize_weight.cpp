@@ -29,11 +29,13 @@ struct TensorList {
       HONED_CHECK_TYPE(tensor.borrow(item.ptr()), "linear: ", what, " are a list of tensors, got ",
                        std::string(py::str(py::type::of(item))));
       tensors.push_back(std::move(tensor));
+      kept.push_back(py::reinterpret_borrow<py::object>(item));
       views.push_back(tensors.back().view());
     }
   }
   std::vector<Tensor> tensors;
   std::vector<TensorView> views;
+  std::vector<py::object> kept;  // the list may change while the GIL is released
 };
 
 std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind,

@@ -301,6 +301,8 @@ void copy_strided(const TensorView& t, int dim, const char* from, char** to) {
 
 // Caller frees.
 void* dense_copy(const TensorView& tensor) {
+  HONED_CHECK(tensor.device == Device::cpu,
+              "honed: a tensor is on a CUDA device, expected a CPU tensor");
   void* copy = allocate_aligned(tensor.numel() * size_of(tensor.dtype));
   char* to = static_cast<char*>(copy);
   copy_strided(tensor, 0, static_cast<const char*>(tensor.data), &to);

@@ -136,13 +136,18 @@ void run_team(int max_size, FunctionRef<void(const Team&)> body) {
     return;
   }
   // Several Python threads at once share the CPUs instead of each taking all of them.
-  int others = regions.fetch_add(1);
-  size = std::min(size, std::max(1, num_cpus() / (others + 1)));
+  struct Region {
+    int others = regions.fetch_add(1);
+    ~Region() { regions.fetch_sub(1); }
+  } region;
+  size = std::min(size, std::max(1, num_cpus() / (region.others + 1)));
   Barrier sync;
   auto member = [&](int rank, int count) {
-    inside = true;
+    struct Inside {
+      Inside() { inside = true; }
+      ~Inside() { inside = false; }
+    } here;
     body(Team{rank, count, &sync});
-    inside = false;
   };
   if (size == 1) {
     member(0, 1);
@@ -151,7 +156,6 @@ void run_team(int max_size, FunctionRef<void(const Team&)> body) {
   } else if (!run_on_pool(size, [&](int rank) { member(rank, size); })) {
     member(0, 1);
   }
-  regions.fetch_sub(1);
 }
 
 void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {

@@ -30,6 +30,16 @@ Cache::Cache(const Description& d, int64_t batch, int64_t capacity, DType dtype)
   reserve(capacity);
 }
 
+CacheUse::CacheUse(Cache& cache) : cache_(cache) {
+  HONED_CHECK(!cache.busy_.exchange(true),
+              "Cache: in use by another call, expected one call at a time");
+}
+
+bool Cache::fits(const Description& d) const {
+  return layers_ == d.num_layers && heads_ == d.num_kv_heads && head_dim_ == d.head_dim &&
+         max_length_ <= d.max_positions;
+}
+
 int64_t Cache::bytes() const { return 2 * layers_ * batch_ * row_stride() * size_of(dtype_); }
 
 char* Cache::block(int64_t index) const {
@@ -63,6 +73,7 @@ void Cache::crop(int64_t length) {
 }
 
 void Cache::reorder(const int64_t* rows, int64_t count) {
+  HONED_CHECK(count > 0, "Cache: reorder takes no rows, expected at least one");
   for (int64_t b = 0; b < count; ++b)
     HONED_CHECK(rows[b] >= 0 && rows[b] < batch_, "Cache: reorder takes row ", rows[b],
                 ", expected 0 to ", batch_ - 1);

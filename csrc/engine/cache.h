@@ -1,5 +1,6 @@
 // Keys and values of all layers: one block, (layer, key or value, B, Hkv, capacity, D).
 #pragma once
+#include <atomic>
 #include <memory>
 
 #include "engine/model.h"
@@ -16,6 +17,7 @@ class Cache {
   int64_t max_length() const { return max_length_; }
   DType dtype() const { return dtype_; }
   int64_t bytes() const;
+  bool fits(const Description& description) const;  // made for a model of these sizes
 
   char* keys(int64_t layer) const { return block(2 * layer); }
   char* values(int64_t layer) const { return block(2 * layer + 1); }
@@ -29,6 +31,7 @@ class Cache {
                int64_t count);  // row b becomes a copy of rows[b]; batch = count
 
  private:
+  friend class CacheUse;
   struct Free {
     void operator()(char* p) const;
   };
@@ -38,6 +41,20 @@ class Cache {
   int64_t layers_, heads_, head_dim_, max_length_, batch_, capacity_ = 0, length_ = 0;
   DType dtype_;
   std::unique_ptr<char[], Free> data_;
+  std::atomic<bool> busy_{false};
+};
+
+// Holds a cache for one call: a second call on it meanwhile, from another thread or from a callback,
+// is refused.
+class CacheUse {
+ public:
+  explicit CacheUse(Cache& cache);
+  ~CacheUse() { cache_.busy_ = false; }
+  CacheUse(const CacheUse&) = delete;
+  CacheUse& operator=(const CacheUse&) = delete;
+
+ private:
+  Cache& cache_;
 };
 
 }  // namespace honed::engine

@@ -11,6 +11,7 @@ namespace honed::engine {
 namespace {
 
 void check(const GenerateOptions& o, const Cache& cache, int64_t batch, int64_t prompt) {
+  HONED_CHECK(prompt > 0, "generate: the prompt is empty, expected at least one token");
   HONED_CHECK(o.max_new_tokens >= 0, "generate: max_new_tokens is ", o.max_new_tokens,
               ", expected 0 or more");
   HONED_CHECK(!o.do_sample || int64_t(o.seeds.size()) == batch, "generate: ", o.seeds.size(),

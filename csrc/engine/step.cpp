@@ -333,6 +333,8 @@ void run_chunk(Step& s) {
 
 void check(const Model& model, const Cache& cache, const Tokens& tokens, int64_t keep) {
   const Description& d = model.description;
+  HONED_CHECK(cache.fits(d),
+              "Engine: the cache was made for a model of other sizes, expected one of this engine");
   HONED_CHECK(tokens.batch == cache.batch(), "Engine: ids have ", tokens.batch,
               " rows, expected the cache's ", cache.batch());
   HONED_CHECK(tokens.time > 0, "Engine: ids are empty, expected at least one token");

@@ -38,6 +38,13 @@ float element(const TensorView& t, int64_t at) {
   return t.dtype == DType::f16 ? to_float(t.as<f16>()[at]) : to_float(t.as<bf16>()[at]);
 }
 
+void check_weight(const TensorView& w) {
+  HONED_CHECK(w.ndim == 2, "linear: weight has shape ", shape_of(w), ", expected (N, K)");
+  HONED_CHECK_TYPE(is_float(w.dtype), "linear: weight is ", name_of(w.dtype),
+                   ", expected float32, float16 or bfloat16");
+  HONED_CHECK(w.device == Device::cpu, "linear: weight is on a CUDA device, expected the CPU");
+}
+
 bool is_grid(WeightKind kind) { return kind == WeightKind::grid4 || kind == WeightKind::grid8; }
 
 // Channel `lane` of a panel, from the row of a weight.
@@ -112,10 +119,7 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   std::vector<QuantizeWeightArgs::Source> sources;
   int64_t n = 0;
   for (const TensorView& w : weights) {
-    HONED_CHECK(w.ndim == 2, "linear: weight has shape ", shape_of(w), ", expected (N, K)");
-    HONED_CHECK_TYPE(is_float(w.dtype), "linear: weight is ", name_of(w.dtype),
-                     ", expected float32, float16 or bfloat16");
-    HONED_CHECK(w.device == Device::cpu, "linear: weight is on a CUDA device, expected the CPU");
+    check_weight(w);
     HONED_CHECK(w.size(1) == weights[0].size(1), "linear: weights have ", weights[0].size(1),
                 " and ", w.size(1), " inputs, expected one number");
     sources.push_back({w.data, w.size(0), w.stride(0), w.stride(1), w.dtype});
@@ -250,6 +254,7 @@ void PackedWeight::unpack(float* out) const {
 }
 
 WeightKind exact_kind(const std::vector<TensorView>& weights) {
+  for (const TensorView& w : weights) check_weight(w);
   if (every_row(weights, row_on_grid<fit_grid4>)) return WeightKind::grid4;
   if (every_row(weights, row_on_grid<fit_grid8>)) return WeightKind::grid8;
   if (every_row(weights, row_is_bf16)) return WeightKind::bf16;

@@ -320,6 +320,37 @@ def test_sampling_repeats_with_its_seeds():
     assert torch.equal(alone[0], first[1])
 
 
+def test_a_cache_serves_one_call_of_its_own_engine():
+    engine = Plain("llama").engine()
+    ids = torch.zeros(1, 3, dtype=torch.int64)
+    options = {"do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seeds": []}
+    odd = Plain("llama")
+    odd.d = {**odd.d, "num_layers": 1}
+    odd.layers = odd.layers[:1]
+    with pytest.raises(ValueError, match="made for a model of other sizes"):
+        engine.forward(_core.Cache(odd.engine(), 1, 0, "f32"), ids, None, None, 0)
+    cache = _core.Cache(engine, 1, 0, "f32")
+
+    def again(_):
+        for call in (
+            lambda: engine.forward(cache, ids, None, None, 0),
+            lambda: cache.reserve(100),
+            lambda: cache.crop(0),
+            cache.reset,
+            lambda: cache.reorder(torch.tensor([0])),
+        ):
+            with pytest.raises(ValueError, match="in use by another call"):
+                call()
+        return False
+
+    assert engine.generate(cache, ids, None, None, 3, [], 0, options, again).shape == (1, 6)
+    assert cache.length == 5
+    with pytest.raises(ValueError, match="reorder takes no rows"):
+        cache.reorder(torch.empty(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        engine.generate(cache, ids[:, :0], None, None, 3, [], 0, options, None)
+
+
 def test_refusals():
     plain = Plain("llama")
     engine = plain.engine()

@@ -112,6 +112,24 @@ def test_nan_and_infinity_go_through(level, kind):
     assert got[[0, 3]].isfinite().all() and not got[1].isfinite().any() and not got[2].isfinite().any()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["f32", "bf16", "int8", "int4"])
+def test_a_nan_weight_is_not_lost(level, kind):
+    w = torch.randn(40, 70)
+    w[1, 3], w[33, 69] = float("nan"), float("inf")
+    with cpu_level(level):
+        got = ops.linear(torch.randn(3, 70), ops.quantize_weight(w, kind))
+    finite = got.isfinite().all(0)
+    assert finite.sum() == 38 and not finite[1] and not finite[33]
+
+
+@pytest.mark.parametrize("kind", ["f32", "int8", "int4", "grid4", "grid8"])
+def test_nothing_to_sum_gives_the_bias(kind):
+    packed = ops.quantize_weight(torch.zeros(40, 0), kind, bias=torch.ones(40))
+    for m in (0, 1, 30):
+        assert torch.equal(ops.linear(torch.zeros(m, 0), packed), torch.ones(m, 40))
+
+
 def test_numpy_and_strides():
     rng = np.random.default_rng(0)
     w, x = rng.standard_normal((2, 6, 6), dtype=np.float32)
@@ -137,5 +155,8 @@ def test_refusals():
         ops.quantize_weight(torch.randn(4, 8), "int4", 48)
     with pytest.raises(ValueError, match=r"weight has shape \[8\]"):
         ops.quantize_weight(torch.randn(8))
+    for kind in ("exact", "f16"):
+        with pytest.raises(TypeError, match="weight is int8"):
+            ops.quantize_weight(np.zeros((4, 8), np.int8), kind)
     with pytest.raises(ValueError, match="bias has shape"):
         ops.quantize_weight(torch.randn(4, 8), bias=torch.zeros(5))

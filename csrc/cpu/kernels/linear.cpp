@@ -226,6 +226,7 @@ void int_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, flo
   const int64_t groups = p.k_padded / p.group, most = kDepth / p.group;
   const int64_t quads = p.group * kPanel;  // bytes of a group's codes, opened
   const int64_t group_bytes = kSteps ? kPanel * 4 + quads / 2 : quads;
+  for (int i = 0; groups == 0 && i < rows * kPanel; i += kLanes) store(out + i, zero());
   for (int64_t g = 0; g < groups; g += most) {
     const uint8_t* at = w + g * group_bytes;
     IntChunk chunk{kSteps ? at + kPanel * 4 : at,

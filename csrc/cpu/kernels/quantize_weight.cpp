@@ -48,17 +48,19 @@ int rounded(float x, int low, int high) {
 void pack_int8(const QuantizeWeightArgs& a, int64_t panel) {
   uint8_t* to = a.data + panel * a.panel_bytes;
   float block[kMaxGroup * kPanel];
-  float largest[kPanel] = {};
+  float largest[kPanel] = {},
+        odd[kPanel] = {};  // odd becomes NaN where a weight is NaN or infinite
   for (int64_t k = 0; k < a.k_padded; k += a.group) {
     gather(a, panel, k, a.group, block);
     for (int i = 0; i < a.group * kPanel; ++i) {
       float magnitude = __builtin_fabsf(block[i]);
       if (magnitude > largest[i % kPanel]) largest[i % kPanel] = magnitude;
+      odd[i % kPanel] += block[i] - block[i];
     }
   }
   float inverse[kPanel];
   for (int c = 0; c < kPanel; ++c) {
-    a.scales[panel * kPanel + c] = largest[c] / 127.0f;
+    a.scales[panel * kPanel + c] = largest[c] / 127.0f + odd[c];
     inverse[c] = largest[c] > 0 ? 127.0f / largest[c] : 0.0f;
   }
   for (int64_t k = 0; k < a.k_padded; k += a.group) {
@@ -71,7 +73,7 @@ void pack_int8(const QuantizeWeightArgs& a, int64_t panel) {
 }
 
 HONED_INLINE vf to_code(vf x, vf low, vf inverse) {
-  return vmin(set1(15.0f), vmax(zero(), round_even((x - low) * inverse)));
+  return vmin(vmax(round_even((x - low) * inverse), zero()), set1(15.0f));  // NaN gives 0
 }
 
 // Step and low of one group's channels (QuantizeWeightArgs has the rule). weight: one an input.
@@ -83,11 +85,12 @@ void search_steps(const float* block, const float* weight, int group, float* ste
   for (int i = 0; i < group; ++i) all += weight[i];
   const vf count = set1(all > 0 ? all : 1.0f);
   for (int c = 0; c < kPanel; c += kLanes) {
-    vf least = load(block + c), most = least, sum_x = zero();
+    vf least = load(block + c), most = least, sum_x = zero(), odd = zero();
     for (int i = 0; i < group; ++i) {
       vf x = load(block + i * kPanel + c);
       least = vmin(least, x);
       most = vmax(most, x);
+      odd = odd + (x - x);  // NaN where a weight is NaN or infinite
       sum_x = fmadd(set1(weight[i]), x, sum_x);
     }
     vf mean = sum_x / count;
@@ -112,8 +115,8 @@ void search_steps(const float* block, const float* weight, int group, float* ste
       best_low = select_less(best_gain, gain, mean - fitted * sum_q / count, best_low);
       best_gain = vmax(best_gain, gain);
     }
-    store(steps + c, best_step);
-    store(lows + c, best_low);
+    store(steps + c, best_step + odd);
+    store(lows + c, best_low + odd);
   }
 }
 
