@@ -38,9 +38,11 @@ py::object elementwise(const char* op, const Tensor& input, F&& body) {
   require_cpu(op, {&input});
   if (input->contiguous()) {
     NewTensor out = empty_like(input);
-    TensorView y = one_row(out.view), x = one_row(input.view());
-    py::gil_scoped_release released;
-    body(y, x);
+    {
+      TensorView y = one_row(out.view), x = one_row(input.view());
+      py::gil_scoped_release released;
+      body(y, x);
+    }
     return out.object;
   }
   int order[kMaxDims];
