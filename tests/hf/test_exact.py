@@ -117,6 +117,7 @@ def test_positions_and_logits_to_keep():
             plain(ids, position_ids=positions, logits_to_keep=3).logits,
         )
         close(fast(ids, logits_to_keep=50).logits, plain(ids).logits)
+        assert torch.equal(fast(ids, logits_to_keep=-3).logits, plain(ids, logits_to_keep=-3).logits)
         assert isinstance(fast(ids, return_dict=False), tuple)
         close(fast(ids, return_dict=False)[0], plain(ids, return_dict=False)[0])
         packed = torch.cat([torch.arange(4), torch.arange(6)])[None].expand(2, -1)
@@ -124,7 +125,49 @@ def test_positions_and_logits_to_keep():
             fast(ids, position_ids=packed, use_cache=False).logits,
             plain(ids, position_ids=packed, use_cache=False).logits,
         )
-    assert honed.report(fast).fallbacks == {"position_ids packs several sequences": 1}
+    assert honed.report(fast).fallbacks == {
+        "logits_to_keep is negative": 1,
+        "position_ids packs several sequences": 1,
+    }
+
+
+def test_negative_positions_under_the_mask():
+    plain, fast = pair("llama")
+    ids, mask = _left_padded()
+    positions = mask.cumsum(-1) - 1
+    given = {"attention_mask": mask, "position_ids": positions}
+    with torch.no_grad():
+        close(fast(ids, **given).logits[mask.bool()], plain(ids, **given).logits[mask.bool()])
+    assert torch.equal(fast.generate(ids, **given, **GREEDY), plain.generate(ids, **given, **GREEDY))
+    on_engine(fast)
+    with torch.no_grad():
+        close(fast(ids, position_ids=positions - 2).logits, plain(ids, position_ids=positions - 2).logits)
+    assert honed.report(fast).fallbacks == {
+        "position_ids is negative at a token that attention_mask keeps": 1
+    }
+
+
+def test_a_cache_that_was_reset_takes_another_batch():
+    plain, fast = pair("llama")
+    with torch.no_grad():
+        cache = fast(prompt(2)).past_key_values
+        cache.reset()
+        close(fast(prompt(3), past_key_values=cache).logits, plain(prompt(3)).logits)
+        assert cache.batch_size == 3
+    on_engine(fast)
+
+
+def test_a_cache_of_another_model_is_refused():
+    (_, fast), (_, other) = pair("llama"), pair("llama")
+    step = prompt(2, 1)
+    with torch.no_grad():
+        cache = other(prompt()).past_key_values
+        with pytest.raises(ValueError, match="11 tokens of another model"):
+            fast(step, past_key_values=cache)
+        other.lm_head.weight.mul_(2)  # packed again: still its own
+        assert other(step, past_key_values=cache).past_key_values is cache
+        cache.reset()
+        assert fast(prompt(), past_key_values=cache).past_key_values is cache
 
 
 def test_loss():
@@ -279,6 +322,13 @@ def test_defaults_of_generation_config_count():
     assert honed.report(fast).fallbacks == {"decode loop: RepetitionPenaltyLogitsProcessor": 1}
 
 
+def test_top_p_of_zero_keeps_the_best_token():
+    plain, fast = pair("llama")
+    options = {"do_sample": True, "top_p": 0.0, "top_k": 0, "max_new_tokens": 8}
+    assert torch.equal(fast.generate(prompt(), **options), plain.generate(prompt(), **options))
+    assert honed.report(fast).fallbacks == {"decode loop: top_p is not above 0": 1}
+
+
 def test_beam_sampling_runs_on_our_forward():
     _, fast = pair("llama")
     torch.manual_seed(0)
@@ -287,12 +337,31 @@ def test_beam_sampling_runs_on_our_forward():
     on_engine(fast)
 
 
-def test_too_long_is_refused_with_numbers():
+def test_beyond_the_limit_torch_goes_on():
+    plain, fast = pair("llama")
+    ids = prompt(1, 129)
+    high = torch.arange(100, 111)[None]
+    with torch.no_grad():
+        assert torch.equal(fast(ids).logits, plain(ids).logits)
+        positions = high + 30
+        assert torch.equal(
+            fast(prompt(1), position_ids=positions).logits, plain(prompt(1), position_ids=positions).logits
+        )
+    assert honed.report(fast).fallbacks == {
+        "129 tokens are more than the 128 positions of the model": 1,
+        "position_ids goes up to 140, the engine to 127": 1,
+    }
+    for given in ({"inputs": prompt(1, 128)}, {"inputs": prompt(1), "position_ids": high}):
+        fast._honed.fallbacks.clear()
+        assert torch.equal(fast.generate(**given, **GREEDY), plain.generate(**given, **GREEDY))
+        assert any(
+            "leaves no room below the limit of 128" in reason or "would go up to 133" in reason
+            for reason in honed.report(fast).fallbacks
+        )
+
+
+def test_stops_at_the_limit_with_a_warning():
     _, fast = pair("llama")
-    with torch.no_grad(), pytest.raises(ValueError, match=r"129.*128|128.*129"):
-        fast(prompt(1, 129))
-    with pytest.raises(ValueError, match=r"128 tokens"):
-        fast.generate(prompt(1, 128), **GREEDY)
     with pytest.warns(UserWarning, match="128 positions"):
         assert fast.generate(prompt(1, 120), **GREEDY).shape[1] <= 128
 

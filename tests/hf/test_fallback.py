@@ -102,6 +102,39 @@ def test_torch_cannot_read_a_cache_that_the_engine_filled():
             fast(prompt(2, 1), past_key_values=cache, output_hidden_states=True)
 
 
+@pytest.mark.parametrize(("name", "path"), [("llama", "mlp.act_fn"), ("gpt2", "mlp.act")])
+def test_replaced_activations(name, path):
+    plain, fast = pair(name)
+    for model in (plain, fast):
+        layer = model.get_submodule("model.layers.1" if name == "llama" else "transformer.h.1")
+        layer.set_submodule(path, torch.nn.Tanh())
+    with torch.no_grad():
+        assert torch.equal(fast(prompt()).logits, plain(prompt()).logits)
+    (reason,) = honed.report(fast).fallbacks
+    assert f"{path} is a Tanh" in reason
+
+
+def test_norms_of_torch():
+    plain = make("llama")
+    plain.model.norm = torch.nn.RMSNorm(64, eps=1e-3)
+    reason = honed.report(honed.hone(plain)).rows[0].reason
+    assert "model.norm is a torch.nn.modules.normalization.RMSNorm" in reason
+
+
+def test_listeners_at_the_models_own_forward_hear_every_token():
+    plain, fast = pair("llama")
+    options = {"max_new_tokens": 5, "do_sample": False}
+    expected, heard = plain.generate(prompt(), **options), []
+    hook = fast.register_forward_hook(lambda module, args, out: heard.append(1))
+    assert torch.equal(fast.generate(prompt(), **options), expected)
+    assert len(heard) == 5
+    hook.remove()
+    own = fast.forward
+    fast.forward = lambda *args, **kwargs: heard.append(1) or own(*args, **kwargs)
+    assert torch.equal(fast.generate(prompt(), **options), expected)
+    assert len(heard) == 10
+
+
 def test_replaced_modules():
     class Louder(torch.nn.Linear):
         pass

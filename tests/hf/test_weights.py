@@ -223,6 +223,63 @@ def test_edits_are_noticed_between_decode_steps():
             assert bool((logits == 0).all()) == edited
 
 
+def _assigned(model):
+    model.load_state_dict({name: value * 2 for name, value in model.state_dict().items()}, assign=True)
+
+
+def _new_head(model):
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied"])
+@pytest.mark.parametrize("edit", [_assigned, _new_head], ids=lambda edit: edit.__name__)
+def test_replaced_parameters_are_noticed_between_decode_steps(name, edit):
+    plain, fast = pair(name)
+    with torch.no_grad():
+        ours, theirs = (model(prompt(1)).past_key_values for model in (fast, plain))
+        for model in (fast, plain):
+            edit(model)
+        step = prompt(1, 1)
+        close(fast(step, past_key_values=ours).logits, plain(step, past_key_values=theirs).logits)
+    on_engine(fast)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_changed_settings_are_noticed(name):
+    plain, fast = pair(name)
+    for model in (plain, fast):
+        for module in model.modules():
+            for setting in ("eps", "variance_epsilon", "scaling"):
+                if setting in module.__dict__:
+                    setattr(module, setting, getattr(module, setting) * 3)
+    close(_logits(fast), _logits(plain))
+    assert (_logits(fast) - _logits(make(name))).abs().max() > 0.01
+    on_engine(fast)
+
+
+def test_a_replaced_forward_is_noticed():
+    _, fast = pair("llama")
+    before = _logits(fast)
+    mlp = fast.model.layers[0].mlp
+    mlp.forward = lambda x: torch.zeros_like(x)
+    assert not torch.allclose(_logits(fast), before)
+    assert honed.report(fast).fallbacks == {"model.layers.0.mlp.forward was replaced": 1}
+    del mlp.forward
+    assert torch.equal(_logits(fast), before)
+
+
+def test_measuring_leaves_the_model_and_the_random_numbers_alone():
+    quiet = honed.hone(make("gpt2"), weights="int4")
+    model = make("gpt2").train()
+    model.transformer.ln_f.eval()
+    before = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    honed.hone(model, weights="int4")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(_logits(model.eval()), _logits(quiet))
+
+
 def test_resized_embeddings():
     _, fast = pair("llama")
     fast.resize_token_embeddings(300)

@@ -54,6 +54,8 @@ def plan_decoding(processors, criteria, config, synced, model_kwargs) -> Plan | 
         last = place
         name = _WARPERS[place][1]
         options[name] = getattr(processor, name)
+    if options["top_p"] <= 0:
+        return "top_p is not above 0"
     length, stop = None, []
     for criterion in criteria:
         if type(criterion) is stopping_criteria.MaxLengthCriteria:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
@@ -46,6 +47,8 @@ class Binding:
     links: list = field(repr=False)  # (dict of a module's children, the children when it was read)
     slots: list = field(repr=False)  # (dict of a module's parameters, name)
     hooks: list = field(repr=False)  # dicts of forward hooks
+    attributes: list = field(repr=False)  # dicts of the submodules' attributes
+    settings: list = field(repr=False)  # (dict of a module's attributes, name, the value when it was read)
 
 
 def bind(model) -> Binding:
@@ -74,6 +77,14 @@ def bind(model) -> Binding:
             for module in model.modules()
             if module is not model
             for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ],
+        attributes=[module.__dict__ for module in model.modules() if module is not model],
+        settings=[
+            (module.__dict__, name, getattr(module, name))
+            for module, name in [
+                *((part.modules[0], _norm_kind(part)[1]) for part in parts if part.key.endswith("norm")),
+                *((layer.get_submodule(family.attention), "scaling") for layer in _layers(model, family)),
+            ]
         ],
     )
 
@@ -174,10 +185,11 @@ def _describe(model, family, parts, limit) -> dict:
     activation = getattr(config, family.activation)
     if activation not in ACTIVATIONS:
         raise Unsupported(f"activation {activation!r} is not one of {', '.join(sorted(ACTIVATIONS))}")
-    scales = {layer.get_submodule(family.attention).scaling for layer in model.get_submodule(family.layers)}
+    _check_activations(model, family, activation)
+    scales = {layer.get_submodule(family.attention).scaling for layer in _layers(model, family)}
     if len(scales) != 1:
         raise Unsupported("the attention scale differs between layers")
-    norm, eps = _norm_of([part for part in parts if part.key in ("final_norm", "attention_norm", "mlp_norm")])
+    norm, eps = _norm_of([part for part in parts if part.key.endswith("norm")])
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -202,16 +214,40 @@ def _describe(model, family, parts, limit) -> dict:
     }
 
 
+def _layers(model, family):
+    return model.get_submodule(family.layers)
+
+
+def _check_activations(model, family, name) -> None:
+    """The modules that compute, not the config, say what the model does."""
+    expected = type(ACT2FN[name])
+    for index, layer in enumerate(_layers(model, family)):
+        where = f"{family.layers}.{index}.{family.activation_module}"
+        try:
+            found = type(layer.get_submodule(family.activation_module))
+        except AttributeError:
+            raise Unsupported(f"{where} is not a module") from None
+        if found is not expected:
+            raise Unsupported(f"{where} is a {found.__name__}, expected {expected.__name__} for {name!r}")
+
+
+def _norm_kind(part) -> tuple[str, str]:
+    """The engine's name for a norm, and the attribute that holds its epsilon."""
+    module = part.modules[0]
+    if type(module) is torch.nn.LayerNorm:
+        return "layer_norm", "eps"
+    # torch.nn.RMSNorm has an eps instead, which may be None.
+    if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+        return "rms_norm", "variance_epsilon"
+    kind = f"{type(module).__module__}.{type(module).__name__}"
+    raise Unsupported(f"{part.names[0]} is a {kind}, expected a LayerNorm or transformers' RMS norm")
+
+
 def _norm_of(parts):
     kinds = set()
     for part in parts:
-        module = part.modules[0]
-        if type(module) is torch.nn.LayerNorm:
-            kinds.add(("layer_norm", module.eps))
-        elif type(module).__name__.endswith("RMSNorm"):
-            kinds.add(("rms_norm", module.variance_epsilon))
-        else:
-            raise Unsupported(f"{part.names[0]} is a {type(module).__name__}, expected a layer or RMS norm")
+        kind, eps = _norm_kind(part)
+        kinds.add((kind, getattr(part.modules[0], eps)))
     if len(kinds) != 1:
         raise Unsupported(f"norms differ between layers: {sorted(kinds)}")
     return kinds.pop()

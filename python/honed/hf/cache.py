@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -21,11 +23,22 @@ class HonedCache(DynamicCache):
         self.dtype = dtype
         self.capacity = capacity
         self.native = None
+        self._owner = None  # weakly, the handle of the model that fills it
 
-    def open(self, engine, batch: int, length: int):
-        """The engine's cache for ``batch`` rows, made when first needed."""
-        if self.native is None:
-            self.native = _core.Cache(engine, batch, max(self.capacity, length), self.dtype)
+    def open(self, handle, batch: int, length: int):
+        """The engine's cache for ``batch`` rows, made when first needed.
+
+        Raises ValueError for a cache that another model filled: its keys mean nothing to this one.
+        """
+        ours = self._owner is not None and self._owner() is handle
+        if self.native is None or (self.native.length == 0 and not (ours and self.native.batch == batch)):
+            self.native = _core.Cache(handle.engine, batch, max(self.capacity, length), self.dtype)
+            self._owner = weakref.ref(handle)
+        elif not ours:
+            raise ValueError(
+                f"HonedCache: past_key_values holds {self.native.length} tokens of another model; "
+                "start from an empty cache, or reset() this one"
+            )
         return self.native
 
     @property

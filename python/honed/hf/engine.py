@@ -38,6 +38,7 @@ class Handle:
         self._lock = threading.RLock()
         self._signatures: dict = {}  # (key, layer) -> identity of the tensors packed
         self._samples: Samples | None = None
+        self._held: list = []  # (dict of a module's parameters, name, the parameter that was packed)
         self._parameters: list = []
         self._versions: list = []
 
@@ -53,13 +54,15 @@ class Handle:
     def ready(self, model, thorough: bool) -> bool:
         """True when the engine holds the model's present weights; packs what changed. Else see ``reason``.
 
-        A decode step looks at version counters (in-place edits, optimizers, ``load_state_dict``);
-        ``thorough``, for every prompt, also at the structure, at each parameter's identity and memory, and
-        at a sample of its values (edits through ``.data`` leave no other trace).
+        A decode step looks at each parameter's identity and version counter (in-place edits, optimizers,
+        ``load_state_dict``); ``thorough``, for every prompt, also at the structure, at each parameter's
+        memory, and at a sample of its values (edits through ``.data`` leave no other trace).
         """
         if self.engine is not None and not thorough:
             try:
-                fresh = [p._version for p in self._parameters] == self._versions
+                fresh = [p._version for p in self._parameters] == self._versions and all(
+                    slots.get(name) is p for slots, name, p in self._held
+                )
             except RuntimeError:  # inference tensors count no versions
                 fresh = False
             if fresh:
@@ -77,7 +80,8 @@ class Handle:
     def drop(self) -> None:
         """Frees the engine and its packed weights."""
         self.engine = self.binding = None
-        self.packs, self._signatures, self._samples, self._parameters = {}, {}, None, []
+        self.packs, self._signatures, self._samples = {}, {}, None
+        self._held, self._parameters = [], []
 
     def new_cache(self, model, capacity: int = 0) -> HonedCache:
         return HonedCache(model.config, CACHE_DTYPES[self.weights], capacity)
@@ -101,7 +105,8 @@ class Handle:
         self.engine, self.binding = self._build(binding), binding
         self._signatures = _signatures(binding)
         self._samples = Samples(binding.parts)
-        self._parameters = [slots[name] for slots, name in binding.slots if slots[name] is not None]
+        self._held = [(slots, name, slots[name]) for slots, name in binding.slots]
+        self._parameters = [p for _, _, p in self._held if p is not None]
         self._versions = [_version(p) for p in self._parameters]
 
     def _changed(self, binding) -> set:
@@ -139,9 +144,12 @@ class Handle:
 
 
 def _unmoved(binding: Binding) -> bool:
-    """The modules are the ones that were read."""
-    return all(tuple(children.values()) == saved for children, saved in binding.links) and all(
-        name in slots for slots, name in binding.slots
+    """The modules are the ones that were read, and compute what they did."""
+    return (
+        all(tuple(children.values()) == saved for children, saved in binding.links)
+        and all(name in slots for slots, name in binding.slots)
+        and not any("forward" in attributes for attributes in binding.attributes)
+        and all(attributes.get(name) == value for attributes, name, value in binding.settings)
     )
 
 

@@ -31,6 +31,7 @@ class Family:
     up: tuple[str, ...]  # (up,) or (gate, up)
     down: str
     activation: str  # name of the config's field
+    activation_module: str  # of the type that the config names
     output: str  # class in transformers.modeling_outputs
     position_embedding: str | None = None
     rotary: str | None = None
@@ -56,6 +57,7 @@ _LLAMA = Family(
     up=("mlp.gate_proj", "mlp.up_proj"),
     down="mlp.down_proj",
     activation="hidden_act",
+    activation_module="mlp.act_fn",
     output="CausalLMOutputWithPast",
 )
 
@@ -73,6 +75,7 @@ _GPT2 = Family(
     up=("mlp.c_fc",),
     down="mlp.c_proj",
     activation="activation_function",
+    activation_module="mlp.act",
     output="CausalLMOutputWithCrossAttentions",
     requires=(
         ("scale_attn_by_inverse_layer_idx", False),

@@ -17,7 +17,9 @@ def hone(model, *, weights: str | None = None, train: bool = False):
     Args:
         model: a ``transformers`` model. Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models run on the
             engine; any other model is returned unchanged, and :func:`report` says why.
-        weights: how the engine stores matrices. ``None``: exactly (a 16-bit type where it holds every value).
+        weights: how the engine stores matrices. ``None``: in the cheapest kind that holds every value exactly
+            (grid4, grid8 for weights expanded from 4- and 8-bit files, bf16, f16, f32), chosen for each group
+            of matrices packed together (q, k, v; gate, up).
             ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: a scale an output. ``"int4"``: a scale a group.
             The model's own parameters are never changed: ``state_dict()`` shows the original weights.
         train: keeps the model on torch, ready for training.

@@ -29,9 +29,14 @@ def input_importance(model, modules, limit: int) -> dict:
     ids = torch.randint(
         model.config.vocab_size, (1, min(_TOKENS, limit)), generator=torch.Generator().manual_seed(0)
     )
+    # In training mode dropout would change what is measured, and draw from the caller's random numbers.
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         original_class(model).forward(model, input_ids=ids, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
+        for module, flag in training:
+            module.training = flag
     return squares

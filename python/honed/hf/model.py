@@ -69,6 +69,7 @@ class HonedModel:
             and generation_config.cache_implementation in (None, "dynamic")
             and why_torch(self, {}) is None
             and (not handle.binding.limit_is_window or length <= handle.binding.limit)
+            and _beyond_limit(handle, model_kwargs, length) is None
         )
         if not ours:
             return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
@@ -89,7 +90,13 @@ class HonedModel:
         plan = plan_decoding(
             logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
         )
-        plan = why_torch(self, {"input_ids": input_ids}) or plan
+        given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
+        plan = (
+            why_torch(self, {"input_ids": input_ids, "use_cache": True, **given})
+            or _beyond_limit(self._honed, model_kwargs, generation_config.max_length)
+            or _watched(self)
+            or plan
+        )
         if isinstance(plan, str):
             self._honed.note(f"decode loop: {plan}")
             return super()._sample(
@@ -129,10 +136,37 @@ def why_torch(model, given: dict) -> str | None:
         return reason
     if any(handle.binding.hooks) and not _only_capturing(handle.binding.hooks):
         return "a submodule has a forward hook"
-    if handle.binding.limit_is_window and ids is not None:
-        length = ids.shape[1] + (past.get_seq_length() if past is not None else 0)
-        if length > handle.binding.limit and length == ids.shape[1]:
-            return f"{length} tokens are more than the sliding window of {handle.binding.limit}"
+    if ids is not None and (past is None or past.get_seq_length() == 0):
+        # Once the engine has filled a cache, torch cannot go on from it.
+        return _too_long(handle.binding, ids.shape[1], given.get("position_ids"))
+    return None
+
+
+def _too_long(binding, length: int, positions) -> str | None:
+    limit = binding.limit
+    if length > limit:
+        kind = f"sliding window of {limit}" if binding.limit_is_window else f"{limit} positions of the model"
+        return f"{length} tokens are more than the {kind}"
+    if positions is not None and int(positions.max()) >= limit:
+        return f"position_ids goes up to {int(positions.max())}, the engine to {limit - 1}"
+    return None
+
+
+def _beyond_limit(handle, model_kwargs, max_length: int) -> str | None:
+    """Why ``generate`` would pass the engine's limit halfway, where torch cannot take over any more.
+
+    Not so for a prompt that starts at position 0 and leaves room: the engine stops at the limit and warns.
+    """
+    limit = handle.binding.limit
+    positions = model_kwargs.get("position_ids")  # generate() has made them where the caller gave none
+    if positions is None or not positions.numel():
+        return None
+    length, highest = positions.shape[-1], int(positions.max())
+    if limit <= length < max_length:
+        return f"a prompt of {length} tokens leaves no room below the limit of {limit}"
+    last = highest + max_length - length
+    if highest >= length and last > limit:
+        return f"position_ids would go up to {last - 1}, the engine to {limit - 1}"
     return None
 
 
@@ -158,8 +192,11 @@ def _odd_argument(model, given) -> str | None:
         return f"past_key_values is a {type(past).__name__}"
     if past is not None and past.held_by_torch:
         return "past_key_values was filled by torch"
-    if type(given.get("logits_to_keep", 0)) is not int:
+    keep = given.get("logits_to_keep", 0)
+    if type(keep) is not int:
         return "logits_to_keep is a tensor"
+    if keep < 0:
+        return "logits_to_keep is negative"
     length = ids.shape[1] + (past.get_seq_length() if past is not None else 0)
     mask = given.get("attention_mask")
     if mask is not None and (
@@ -178,6 +215,11 @@ def _odd_argument(model, given) -> str | None:
         alone = past is None and mask is None and not _use_cache(model, given)
         if alone and not bool((positions.diff(dim=-1) == 1).all()):
             return "position_ids packs several sequences"
+        negative = positions < 0
+        if bool(negative.any()) and (
+            mask is None or bool((negative & (mask[:, -ids.shape[1] :] != 0)).any())
+        ):
+            return "position_ids is negative at a token that attention_mask keeps"
     return None
 
 
@@ -188,6 +230,15 @@ def _only_capturing(hooks) -> bool:
         for some in hooks
         for hook in some.values()
     )
+
+
+def _watched(model) -> str | None:
+    """Why the decode loop has to call the model for every token: somebody listens at its own forward."""
+    if "forward" in model.__dict__:
+        return "the model's forward was replaced"
+    if model._forward_hooks or model._forward_pre_hooks:
+        return "the model has a forward hook"
+    return None
 
 
 def _use_cache(model, given) -> bool:
@@ -209,7 +260,7 @@ def _forward(model, original, names, args, kwargs):
     if cache is None:
         cache = handle.new_cache(model)
     rows, length = ids.shape
-    native = cache.open(handle.engine, rows, length)
+    native = cache.open(handle, rows, length)
     positions = given.get("position_ids")
     if positions is None and given.get("cache_position") is not None:
         positions = given["cache_position"][None]
@@ -234,7 +285,10 @@ def _forward(model, original, names, args, kwargs):
 
 
 def _whole(positions, ids):
-    return None if positions is None else positions.to(torch.int64).expand(ids.shape).contiguous()
+    if positions is None:
+        return None
+    # Below zero only at masked tokens (``mask.cumsum(-1) - 1``), where any position will do.
+    return positions.to(torch.int64).clamp(min=0).expand(ids.shape).contiguous()
 
 
 def _mask(mask):
@@ -248,10 +302,6 @@ def _decode(model, input_ids, plan, streamer, model_kwargs):
     handle = model._honed
     rows, length = input_ids.shape
     limit = handle.binding.limit
-    if length >= limit:
-        raise ValueError(
-            f"generate: the prompt has {length} tokens, expected fewer than {limit}, the model's positions"
-        )
     room = plan.max_length - length
     if plan.max_length > limit:
         warnings.warn(
@@ -271,7 +321,7 @@ def _decode(model, input_ids, plan, streamer, model_kwargs):
 
     cache = model_kwargs["past_key_values"]
     out = handle.engine.generate(
-        cache.open(handle.engine, rows, length + room),
+        cache.open(handle, rows, length + room),
         input_ids.to(torch.int64).contiguous(),
         _whole(model_kwargs.get("position_ids"), input_ids),
         _mask(model_kwargs.get("attention_mask")),
