@@ -143,7 +143,7 @@ def _peak_bytes() -> int:
 def _table(rows: dict):
     from rich.table import Table
 
-    columns = ("prefill tok/s", "decode tok/s", "weights MB", "peak MB", "equal text")
+    columns = ("prefill tok/s", "decode tok/s", "MB", "peak MB", "same text")
     table = Table("", *columns)
     for column in table.columns[1:]:
         column.justify = "right"
