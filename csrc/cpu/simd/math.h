@@ -31,9 +31,6 @@ HONED_INLINE vf vexp(vf x) {
   return select_less(x, low, zero(), exp_of_parts(minus_ln2(clamped, n), n));
 }
 
-// 1 / (1 + e^-x)
-HONED_INLINE vf vsigmoid(vf x) { return set1(1.0f) / (set1(1.0f) + vexp(zero() - x)); }
-
 // Within 2 ulp. |x| < 0.625: odd polynomial (Cephes); else 1 - 2 / (e^2|x| + 1).
 HONED_INLINE vf vtanh(vf x) {
   vf a = vabs(x), z = x * x;

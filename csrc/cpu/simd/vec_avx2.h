@@ -56,7 +56,6 @@ HONED_INLINE void store_first(bf16* p, vf v, int n) { store_bits(p, to_bf16(v), 
 HONED_INLINE vf fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 HONED_INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
 HONED_INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
-HONED_INLINE vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
 HONED_INLINE vf vabs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 HONED_INLINE vf round_even(vf a) {
   return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -49,7 +49,6 @@ HONED_INLINE void store_first(bf16* p, vf v, int n) {
 HONED_INLINE vf fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
 HONED_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }              // b where unordered
 HONED_INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
-HONED_INLINE vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 HONED_INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }
 HONED_INLINE vf round_even(vf a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -93,7 +93,6 @@ HONED_INLINE void store_first(bf16* p, vf v, int n) { store_bits(p, to_bf16(v), 
 HONED_INLINE vf fmadd(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 HONED_INLINE vf vmax(vf a, vf b) { return _mm_max_ps(a, b); }
 HONED_INLINE vf vmin(vf a, vf b) { return _mm_min_ps(a, b); }
-HONED_INLINE vf vsqrt(vf a) { return _mm_sqrt_ps(a); }
 HONED_INLINE vf vabs(vf a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
 HONED_INLINE float reduce_add(vf a) {
   a = _mm_add_ps(a, _mm_movehl_ps(a, a));

@@ -28,10 +28,6 @@ else:
         return True
 
 
-def _is_torch(value) -> bool:
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 _told = set()
 _verbose = _core.verbose()  # read here: torch.compile cannot trace a call into the extension
 
