@@ -30,7 +30,7 @@ function(honed_add_levels target)
     target_compile_definitions(honed_cpu_${level} PRIVATE HONED_LEVEL=${level})
     # GCC 12 reports its own intrinsics' "undefined" operands as maybe uninitialized.
     target_compile_options(honed_cpu_${level} PRIVATE ${HONED_FLAGS_${level}} ${HONED_COMPILE_OPTIONS}
-                           -Wno-maybe-uninitialized -Wno-uninitialized)
+                           "$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
     target_include_directories(honed_cpu_${level} PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
     target_compile_definitions(${target} PRIVATE HONED_WITH_${level}=1)
     target_link_libraries(${target} PRIVATE honed_cpu_${level})

@@ -25,23 +25,27 @@ struct Level {
   bool (*usable)();
 };
 
+// For features whose names not every compiler knows.
+struct Registers {
+  unsigned a, b, c, d;
+};
+Registers cpuid(unsigned leaf) {
+  Registers r{leaf, 0, 0, 0};
+  __asm__("cpuid" : "+a"(r.a), "=b"(r.b), "+c"(r.c), "=d"(r.d));
+  return r;
+}
+
 bool usable_baseline() { return true; }
 bool usable_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+         __builtin_cpu_supports("bmi2") && (cpuid(1).c >> 29 & 1u);  // F16C
 }
 bool usable_avx512() {
   return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 bool usable_avx512_vnni() { return usable_avx512() && __builtin_cpu_supports("avx512vnni"); }
-// CPUID leaf 7, EDX bit 23; older compilers do not know the feature's name.
-bool usable_avx512_fp16() {
-  if (!usable_avx512_vnni()) return false;
-  unsigned a = 7, b, c = 0, d;
-  __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  return (d >> 23) & 1u;
-}
+bool usable_avx512_fp16() { return usable_avx512_vnni() && (cpuid(7).d >> 23 & 1u); }
 
 const std::vector<Level>& levels() {
   static const std::vector<Level> all = {
