@@ -92,12 +92,8 @@ std::vector<float> read_vector(const Reader& r, const char* key) {
   HONED_CHECK_TYPE(is_float(tensor->dtype), "Engine: '", key, "' is ", name_of(tensor->dtype),
                    ", expected float32, float16 or bfloat16");
   Dense dense(tensor.view());
-  const TensorView& v = *dense.view();
-  std::vector<float> out(size_t(v.numel()));
-  for (size_t i = 0; i < out.size(); ++i)
-    out[i] = v.dtype == DType::f32   ? v.as<float>()[i]
-             : v.dtype == DType::f16 ? to_float(v.as<f16>()[i])
-                                     : to_float(v.as<bf16>()[i]);
+  std::vector<float> out(size_t(tensor->numel()));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = element(*dense.view(), int64_t(i));
   return out;
 }
 
@@ -224,6 +220,14 @@ DType cache_dtype_of(const std::string& name) {
   raise<ValueError>("Cache: dtype is '", name, "', expected f32, f16 or bf16");
 }
 
+// A method of a cache that no other call uses meanwhile.
+auto alone(void (Cache::*method)(int64_t)) {
+  return [method](Cache& cache, int64_t length) {
+    engine::CacheUse use(cache);
+    (cache.*method)(length);
+  };
+}
+
 }  // namespace
 
 void bind_engine(py::module_& m) {
@@ -238,25 +242,9 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("length", &Cache::length)
       .def_property_readonly("capacity", &Cache::capacity)
       .def_property_readonly("nbytes", &Cache::bytes)
-      .def(
-          "reserve",
-          [](Cache& cache, int64_t capacity) {
-            engine::CacheUse use(cache);
-            cache.reserve(capacity);
-          },
-          py::arg("capacity"))
-      .def(
-          "crop",
-          [](Cache& cache, int64_t length) {
-            engine::CacheUse use(cache);
-            cache.crop(length);
-          },
-          py::arg("length"))
-      .def("reset",
-           [](Cache& cache) {
-             engine::CacheUse use(cache);
-             cache.crop(0);
-           })
+      .def("reserve", alone(&Cache::reserve), py::arg("capacity"))
+      .def("crop", alone(&Cache::crop), py::arg("length"))
+      .def("reset", [](Cache& cache) { alone (&Cache::crop)(cache, 0); })
       .def(
           "reorder",
           [](Cache& cache, const Tensor& rows) {

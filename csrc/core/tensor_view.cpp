@@ -30,6 +30,12 @@ std::string shape_of(const TensorView& view) {
   return text + "]";
 }
 
+float element(const TensorView& view, int64_t offset) {
+  if (view.dtype == DType::f32) return view.as<float>()[offset];
+  return view.dtype == DType::f16 ? to_float(view.as<f16>()[offset])
+                                  : to_float(view.as<bf16>()[offset]);
+}
+
 bool same_shape(const TensorView& a, const TensorView& b) {
   if (a.ndim != b.ndim) return false;
   for (int i = 0; i < a.ndim; ++i)

@@ -31,7 +31,8 @@ struct TensorView {
   }
 };
 
-std::string shape_of(const TensorView& view);  // "[2, 3]", for messages
+std::string shape_of(const TensorView& view);           // "[2, 3]", for messages
+float element(const TensorView& view, int64_t offset);  // of a f32, f16 or bf16 tensor
 bool same_shape(const TensorView& a, const TensorView& b);
 
 }  // namespace honed

@@ -23,6 +23,8 @@ class Crew {
   int rank() const { return team_.rank; }
   int size() const { return team_.size; }
   void barrier() const { team_.barrier(); }
+  int64_t begin(int64_t n) const { return team_.begin(n); }  // this thread's share of [0, n)
+  int64_t end(int64_t n) const { return team_.end(n); }
 
   // The kernel over [0, items): threads take `grain` items at a time as they become free. Returns
   // when all are done.

@@ -83,8 +83,7 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
   if (m <= kOwnRows) {
     some(0, m);
   } else {
-    int64_t begin = m * crew.rank() / crew.size(), end = m * (crew.rank() + 1) / crew.size();
-    some(begin, end);
+    some(crew.begin(m), crew.end(m));
     if (norm || rounds) crew.barrier();
   }
 }
@@ -100,8 +99,7 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
   const Description& d = s.model.description;
   float* qkv = s.buffers.qkv;
   int64_t width = d.q_size() + 2 * d.kv_size(), batch = s.tokens.batch, time = s.tokens.time;
-  int64_t begin = s.rows() * crew.rank() / crew.size(),
-          end = s.rows() * (crew.rank() + 1) / crew.size();
+  int64_t begin = crew.begin(s.rows()), end = crew.end(s.rows());
   if (begin < end) {
     for (int64_t r = begin; r < end; ++r) {
       float *q = qkv + r * width, *k = q + d.q_size();
@@ -203,7 +201,7 @@ void embed(Crew& crew, Step& s) {
   const Description& d = s.model.description;
   const TensorView& table_view = s.model.embedding;
   int64_t c = d.hidden_size, m = s.rows();
-  int64_t begin = m * crew.rank() / crew.size(), end = m * (crew.rank() + 1) / crew.size();
+  int64_t begin = crew.begin(m), end = crew.end(m);
   EmbeddingArgs args{s.tokens.ids,         DType::i64, table_view.data,  s.buffers.x, m, c,
                      table_view.stride(0), c,          table_view.dtype, DType::f32};
   table().embedding(args, begin, end);
@@ -309,7 +307,6 @@ int64_t rows_bytes(const Model& model, int64_t m) {
 void run_chunk(Step& s) {
   const Description& d = s.model.description;
   int64_t m = s.rows(), width = d.q_size() + 2 * d.kv_size();
-  s.cache.reserve(s.cache.length() + s.tokens.time);
   AttentionArgs attention = attention_args(s, 0);
   Scratch floats(4 * (m * (2 * d.hidden_size + width + d.q_size() + d.intermediate_size) +
                       attention_partial_floats(attention)));

@@ -33,11 +33,6 @@ int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
   return 0;
 }
 
-float element(const TensorView& t, int64_t at) {
-  if (t.dtype == DType::f32) return t.as<float>()[at];
-  return t.dtype == DType::f16 ? to_float(t.as<f16>()[at]) : to_float(t.as<bf16>()[at]);
-}
-
 void check_weight(const TensorView& w) {
   HONED_CHECK(w.ndim == 2, "linear: weight has shape ", shape_of(w), ", expected (N, K)");
   HONED_CHECK_TYPE(is_float(w.dtype), "linear: weight is ", name_of(w.dtype),
