@@ -90,7 +90,7 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
 
 void multiply(Crew& crew, const PackedView& w, const LinearRows& rows, int64_t m,
               Activation activation, const float* residual, float* y, int64_t y_stride) {
-  LinearArgs args{w, rows, m, activation, residual, y_stride, y, y_stride, DType::f32};
+  LinearArgs args{w, rows, m, 1.0f, activation, residual, y_stride, y, y_stride, DType::f32};
   crew.run(table().linear, args, linear_items(w));
 }
 

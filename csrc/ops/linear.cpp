@@ -61,8 +61,10 @@ LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, Lin
   return args;
 }
 
-void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activation activation,
-            const TensorView* residual) {
+void linear(const TensorView& y, const TensorView& x, const PackedView& w,
+            const Epilogue& epilogue) {
+  const TensorView* residual = epilogue.residual;
+  HONED_CHECK(!epilogue.bias, "linear: bias beside a packed weight, expected it in the weight");
   HONED_CHECK_TYPE(is_float(x.dtype), "linear: input is ", name_of(x.dtype),
                    ", expected float32, float16 or bfloat16");
   HONED_CHECK(x.size(1) == w.k, "linear: input has ", x.size(1), " columns, expected ", w.k);
@@ -75,7 +77,8 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activ
   LinearArgs args{w,
                   {x.as<const float>(), x.stride(0), nullptr, nullptr, nullptr},
                   m,
-                  activation,
+                  float(epilogue.scale),
+                  epilogue.activation,
                   residual ? residual->data : nullptr,
                   residual ? residual->stride(0) : 0,
                   y.data,

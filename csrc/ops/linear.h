@@ -28,6 +28,17 @@ inline constexpr int kPanel = 32;
 enum class WeightKind : uint8_t { f32, f16, bf16, int8, int4, grid4, grid8 };
 enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu };
 
+// What happens to a product before it is stored:
+// activation(scale * product + left right + bias) + residual
+struct Epilogue {
+  double scale = 1;
+  const TensorView* left = nullptr;   // (M, R)
+  const TensorView* right = nullptr;  // (R, N)
+  const TensorView* bias = nullptr;   // (N,); of a packed weight: its own
+  Activation activation = Activation::none;
+  const TensorView* residual = nullptr;  // (M, N)
+};
+
 const char* name_of(WeightKind kind);
 bool is_integer(WeightKind kind);  // rows are rounded to int8 to meet it: int8 and int4
 
@@ -58,6 +69,7 @@ struct LinearArgs {
   PackedView w;
   LinearRows rows;
   int64_t m;
+  float scale;
   Activation activation;
   const void* residual;  // nullptr: none; y's type
   int64_t residual_stride;
@@ -86,7 +98,7 @@ int64_t linear_rows_bytes(const PackedView& w, int64_t m);
 LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows);
 
 // y (M,N), x (M,K) with unit column strides.
-void linear(const TensorView& y, const TensorView& x, const PackedView& w, Activation activation,
-            const TensorView* residual);
+void linear(const TensorView& y, const TensorView& x, const PackedView& w,
+            const Epilogue& epilogue = {});
 
 }  // namespace honed
