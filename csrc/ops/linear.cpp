@@ -1,6 +1,8 @@
 // linear: preparing rows, checks, then the CPU table.
 #include "ops/linear.h"
 
+#include <algorithm>
+
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
@@ -16,6 +18,8 @@ int64_t groups_of(const PackedView& w) { return w.k_padded / w.group; }
 
 const char* name_of(WeightKind kind) {
   switch (kind) {
+    case WeightKind::f64:
+      return "f64";
     case WeightKind::f32:
       return "f32";
     case WeightKind::f16:
@@ -36,7 +40,9 @@ const char* name_of(WeightKind kind) {
 
 bool is_integer(WeightKind kind) { return kind == WeightKind::int8 || kind == WeightKind::int4; }
 
-int64_t linear_items(const PackedView& w) { return w.gated ? w.panels / 2 : w.panels; }
+int64_t linear_items(const PackedView& w, int64_t m) {
+  return (w.gated ? w.panels / 2 : w.panels) * ((m + kBlockRows - 1) / kBlockRows);
+}
 
 int64_t linear_rows_bytes(const PackedView& w, int64_t m) {
   if (!is_integer(w.kind)) return m * w.k * 4;
@@ -74,16 +80,16 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
               "linear: residual has shape ", residual ? shape_of(*residual) : "", ", expected ",
               shape_of(y), " of the output's type");
   int64_t m = x.size(0);
-  LinearArgs args{w,
-                  {x.as<const float>(), x.stride(0), nullptr, nullptr, nullptr},
-                  m,
-                  float(epilogue.scale),
-                  epilogue.activation,
-                  residual ? residual->data : nullptr,
-                  residual ? residual->stride(0) : 0,
-                  y.data,
-                  y.stride(0),
-                  y.dtype};
+  Destination to{y.data, y.stride(0), 1, y.dtype};
+  to.activation = epilogue.activation;
+  to.scale = epilogue.scale;
+  to.bias = w.bias;
+  if (residual) {
+    to.residual = residual->data;
+    to.residual_row = residual->stride(0);
+    to.residual_col = 1;
+  }
+  LinearArgs args{w, {x.data, x.stride(0), nullptr, nullptr, nullptr}, m, to};
   bool as_is = x.dtype == DType::f32 && !is_integer(w.kind);
   Scratch block(as_is ? 0 : linear_rows_bytes(w, m));
   if (!as_is) {
@@ -93,8 +99,8 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
     rows.dtype = x.dtype;
     cpu::run(cpu::kernels().linear_rows, rows, m, cpu::grain_for(w.k));
   }
-  int64_t operations = m * w.k * kPanel * (w.gated ? 2 : 1) / 8;
-  cpu::run(cpu::kernels().linear, args, linear_items(w), cpu::grain_for(operations));
+  int64_t operations = std::min<int64_t>(m, kBlockRows) * w.k * kPanel * (w.gated ? 2 : 1) / 8;
+  cpu::run(cpu::kernels().linear, args, linear_items(w, m), cpu::grain_for(operations));
 }
 
 }  // namespace honed

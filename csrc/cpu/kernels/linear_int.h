@@ -98,7 +98,7 @@ void int_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, flo
                    groups - g < most ? groups - g : most};
     auto tiles = [&](auto nibbles) {
       constexpr bool kNibbles = decltype(nibbles)::count == 1;
-      for (int channel = 0; channel < kPanel; channel += kChannels)
+      for (int channel = 0; channel < kPanel; channel += kWide * kLanes)
         for_tiles<kIntRows>(rows, [&](int r, auto tile) {
           int_tile<decltype(tile)::count, kSteps, kNibbles>(a, chunk, channel, row + r, g > 0,
                                                             out + r * kPanel + channel);
