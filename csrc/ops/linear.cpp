@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/matmul.h"
 
 namespace honed {
 
@@ -79,7 +80,8 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
   HONED_CHECK(!residual || (same_shape(*residual, y) && residual->dtype == y.dtype),
               "linear: residual has shape ", residual ? shape_of(*residual) : "", ", expected ",
               shape_of(y), " of the output's type");
-  int64_t m = x.size(0);
+  HONED_CHECK(!epilogue.left || !w.gated, "linear: plus beside a gated weight, expected none");
+  const int64_t m = x.size(0);
   Destination to{y.data, y.stride(0), 1, y.dtype};
   to.activation = epilogue.activation;
   to.scale = epilogue.scale;
@@ -89,16 +91,17 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
     to.residual_row = residual->stride(0);
     to.residual_col = 1;
   }
-  LinearArgs args{w, {x.data, x.stride(0), nullptr, nullptr, nullptr}, m, to};
-  bool as_is = x.dtype == DType::f32 && !is_integer(w.kind);
-  Scratch block(as_is ? 0 : linear_rows_bytes(w, m));
-  if (!as_is) {
-    LinearRowsArgs rows = linear_rows_args(w, m, block.as<void>(), &args.rows);
-    rows.x = x.data;
-    rows.x_stride = x.stride(0);
-    rows.dtype = x.dtype;
-    cpu::run(cpu::kernels().linear_rows, rows, m, cpu::grain_for(w.k));
-  }
+  Strided rows{x.data, x.dtype, x.stride(0), 1};
+  if (!is_integer(w.kind)) return multiply(rows, m, w, to, epilogue);
+  LinearArgs args{w, {}, m, to};
+  SecondProduct plus(epilogue, m, w.n, DType::f32);
+  plus.attach(args, 0);
+  Scratch block(linear_rows_bytes(w, m));
+  LinearRowsArgs round = linear_rows_args(w, m, block.as<void>(), &args.rows);
+  round.x = x.data;
+  round.x_stride = x.stride(0);
+  round.dtype = x.dtype;
+  cpu::run(cpu::kernels().linear_rows, round, m, cpu::grain_for(w.k));
   int64_t operations = std::min<int64_t>(m, kBlockRows) * w.k * kPanel * (w.gated ? 2 : 1) / 8;
   cpu::run(cpu::kernels().linear, args, linear_items(w, m), cpu::grain_for(operations));
 }
