@@ -2,18 +2,21 @@
 #pragma once
 #include "cpu/kernels/linear_tile.h"
 #include "cpu/simd/vec_f64.h"
+#include "ops/matmul.h"
 
 HONED_BEGIN_LEVEL
 namespace {
 
-// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and two vectors of channels. x and w have any
-// row stride, x any column stride; out has kPanel columns.
-template <int MR, class S, class W>
+// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels. x and w have any
+// row stride, x any column stride; out has kPanel columns; panels after
+// the first are those of matmul.
+template <int MR, class S, class W, int kWide = 2>
 [[gnu::noinline]] void float_tile(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
                                   int64_t x_col, bool add, S* out) {
   using V = typename Simd<S>::type;
   constexpr int kVector = Simd<S>::lanes;
-  constexpr int kUnroll = MR == 1 ? 4 : MR < 4 ? 2 : 1;  // independent sums hide the FMA latency
+  constexpr int kSums = MR * kWide;
+  constexpr int kUnroll = kSums < 4 ? 4 : kSums < 8 ? 2 : 1;  // they hide the FMA latency
   V sum[kUnroll][MR][kWide];
   for (int u = 0; u < kUnroll; ++u)
     for (int m = 0; m < MR; ++m)
@@ -34,7 +37,7 @@ template <int MR, class S, class W>
     for (int v = 0; v < kWide; ++v) {
       V total = sum[0][m][v];
       for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
-      S* to = out + m * kPanel + v * kVector;
+      S* to = out + m * kPanel + v * kVector / kPanel * kMatmulRows * kPanel + v * kVector % kPanel;
       store(to, add ? total + load(to) : total);
     }
 }
@@ -43,7 +46,7 @@ template <int MR, class S, class W>
 template <int kMost, class S, class W>
 HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
                               int64_t x_col, int rows, bool add, S* out) {
-  constexpr int kChannels = kWide * Simd<S>::lanes;
+  constexpr int kChannels = 2 * Simd<S>::lanes;
   for (int channel = 0; channel < kPanel; channel += kChannels)
     for_tiles<kMost>(rows, [&](int r, auto tile) {
       float_tile<decltype(tile)::count, S, W>(w + channel, w_row, k, x + r * x_row, x_row, x_col,

@@ -6,14 +6,14 @@
 HONED_BEGIN_LEVEL
 namespace {
 
-// A tile takes kWide vectors of channels at a time and up to kRows rows; the accumulators, the
+// A tile takes two vectors of channels at a time and up to kRows rows; the accumulators, the
 // weight vectors and one broadcast fill the registers (32 with AVX-512, else 16).
 #if defined(__AVX512F__)
 constexpr int kRows = 14, kIntRows = 6;
 #else
 constexpr int kRows = 6, kIntRows = 2;
 #endif
-constexpr int kWide = 2;
+constexpr int kWide = 2;  // of integer tiles
 static_assert(kBlockRows % kRows == 0);
 
 // Inputs of a chunk: partial sums over it keep the rounding error of long rows near that of torch

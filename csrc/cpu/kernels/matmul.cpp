@@ -10,29 +10,43 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
+// Panels of b where it lies: one or two rows take more vectors of a row of b at once.
+template <class S, class T>
+HONED_INLINE void tiles_over(const T* b, int64_t b_row, int64_t k, const S* a, int64_t a_row,
+                             int64_t a_col, int rows, int64_t channels, bool add, S* out) {
+  constexpr int kWider = sizeof(vf) == 64 ? 8 : 4, kStep = kWider * Simd<S>::lanes;
+  int64_t c = 0;
+  if constexpr (kStep >= kPanel)
+    for (; rows <= 2 && c + kStep <= channels; c += kStep) {
+      S* to = out + c * kMatmulRows;
+      if (rows == 1)
+        float_tile<1, S, T, kWider>(b + c, b_row, k, a, a_row, a_col, add, to);
+      else
+        float_tile<2, S, T, kWider>(b + c, b_row, k, a, a_row, a_col, add, to);
+    }
+  for (; c < channels; c += kPanel)
+    float_tiles<kRows>(b + c, b_row, k, a, a_row, a_col, rows, add, out + c * kMatmulRows);
+}
+
 // b has unit column stride: a run of kRun of its rows serves all panels of the item, so that few
 // pages are in use at a time.
 template <class S, class T>
 void over_rows(const MatmulArgs& p, int64_t row, int rows, int64_t first, int64_t last, S* out) {
   constexpr int64_t kRun = 64;
   const S* a = static_cast<const S*>(p.a) + row * p.a_row;
-  const T* b = static_cast<const T*>(p.b);
+  const T* b = static_cast<const T*>(p.b) + first;
+  const int64_t channels = last - first, whole = channels / kPanel * kPanel;
   for (int64_t k = 0; k < p.k || k == 0; k += kRun) {
     int64_t run = p.k - k < kRun ? p.k - k : kRun;
-    for (int64_t n = first; n < last; n += kPanel) {
-      S* to = out + (n - first) * kMatmulRows;
-      auto times = [&](const auto* w, int64_t w_row) {
-        float_tiles<kRows>(w, w_row, run, a + k * p.a_col, p.a_row, p.a_col, rows, k > 0, to);
-      };
-      const T* w = b + k * p.b_row + n;
-      if (last - n >= kPanel) {
-        times(w, p.b_row);
-      } else {
-        alignas(64) S edge[kRun * kPanel] = {};
-        for (int64_t i = 0; i < run; ++i)
-          for (int64_t c = 0; c < last - n; ++c) edge[i * kPanel + c] = scalar(w[i * p.b_row + c]);
-        times(static_cast<const S*>(edge), kPanel);
-      }
+    const T* w = b + k * p.b_row;
+    tiles_over(w, p.b_row, run, a + k * p.a_col, p.a_row, p.a_col, rows, whole, k > 0, out);
+    if (whole < channels) {
+      alignas(64) S edge[kRun * kPanel] = {};
+      for (int64_t i = 0; i < run; ++i)
+        for (int64_t c = whole; c < channels; ++c)
+          edge[i * kPanel + c - whole] = scalar(w[i * p.b_row + c]);
+      float_tiles<kRows>(static_cast<const S*>(edge), kPanel, run, a + k * p.a_col, p.a_row,
+                         p.a_col, rows, k > 0, out + whole * kMatmulRows);
     }
   }
 }
