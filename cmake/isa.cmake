@@ -1,13 +1,20 @@
 # The CPU levels: one OBJECT library a level, from the same files, with the level's flags.
 # Order is from least to most capable; csrc/cpu/levels.def repeats the names for C++.
-set(HONED_LEVELS baseline avx2 avx512 avx512_vnni avx512_fp16)
+set(HONED_LEVELS baseline avx2 avx2_vnni avx512 avx512_vnni avx512_bf16 avx512_fp16)
 # Kernels do not throw: without exceptions no object of theirs refers to shared exception code.
 set(HONED_FLAGS_baseline -fno-exceptions)
 set(HONED_FLAGS_avx2 ${HONED_FLAGS_baseline} -mavx2 -mfma -mf16c -mbmi2)
+set(HONED_FLAGS_avx2_vnni ${HONED_FLAGS_avx2} -mavxvnni)
 set(HONED_FLAGS_avx512 ${HONED_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq
                        -mprefer-vector-width=512)
 set(HONED_FLAGS_avx512_vnni ${HONED_FLAGS_avx512} -mavx512vnni)
-set(HONED_FLAGS_avx512_fp16 ${HONED_FLAGS_avx512_vnni} -mavx512fp16)
+set(HONED_FLAGS_avx512_bf16 ${HONED_FLAGS_avx512_vnni} -mavx512bf16)
+set(HONED_FLAGS_avx512_fp16 ${HONED_FLAGS_avx512_bf16} -mavx512fp16)
+# What a level compiles of csrc/cpu/kernels; the rest it takes from the level below. Not named here: all.
+set(HONED_KERNELS_avx2_vnni linear)
+set(HONED_KERNELS_avx512_vnni linear)
+set(HONED_KERNELS_avx512_bf16 linear)
+set(HONED_KERNELS_avx512_fp16 linear)
 
 include(CheckCXXCompilerFlag)
 
@@ -26,7 +33,12 @@ function(honed_add_levels target)
       message(STATUS "honed: the compiler lacks level ${level}; it is left out")
       continue()
     endif()
-    add_library(honed_cpu_${level} OBJECT ${kernels} ${CMAKE_SOURCE_DIR}/csrc/cpu/table.cpp)
+    set(own ${kernels})
+    if(DEFINED HONED_KERNELS_${level})
+      list(TRANSFORM HONED_KERNELS_${level} REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/csrc/cpu/kernels/\\1.cpp"
+           OUTPUT_VARIABLE own)
+    endif()
+    add_library(honed_cpu_${level} OBJECT ${own} ${CMAKE_SOURCE_DIR}/csrc/cpu/table.cpp)
     target_compile_definitions(honed_cpu_${level} PRIVATE HONED_LEVEL=${level})
     # GCC 12 reports its own intrinsics' "undefined" operands as maybe uninitialized.
     target_compile_options(honed_cpu_${level} PRIVATE ${HONED_FLAGS_${level}} ${HONED_COMPILE_OPTIONS}

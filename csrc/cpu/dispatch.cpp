@@ -21,16 +21,27 @@ namespace {
 
 struct Level {
   const char* name;
-  const KernelTable* table;
+  KernelTable table;
   bool (*usable)();
 };
+
+// A level's own kernels, and those of the level below where it has none.
+KernelTable above(const KernelTable& below, KernelTable own) {
+#define HONED_OP(name, Args) \
+  if (!own.name) own.name = below.name;
+#define HONED_KERNEL(name, Args) HONED_OP(name, Args)
+#include "ops.def"
+#undef HONED_OP
+#undef HONED_KERNEL
+  return own;
+}
 
 // For features whose names not every compiler knows.
 struct Registers {
   unsigned a, b, c, d;
 };
-Registers cpuid(unsigned leaf) {
-  Registers r{leaf, 0, 0, 0};
+Registers cpuid(unsigned leaf, unsigned part = 0) {
+  Registers r{leaf, 0, part, 0};
   __asm__("cpuid" : "+a"(r.a), "=b"(r.b), "+c"(r.c), "=d"(r.d));
   return r;
 }
@@ -40,31 +51,44 @@ bool usable_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("bmi2") && (cpuid(1).c >> 29 & 1u);  // F16C
 }
+bool usable_avx2_vnni() { return usable_avx2() && (cpuid(7, 1).a >> 4 & 1u); }
 bool usable_avx512() {
   return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 bool usable_avx512_vnni() { return usable_avx512() && __builtin_cpu_supports("avx512vnni"); }
-bool usable_avx512_fp16() { return usable_avx512_vnni() && (cpuid(7).d >> 23 & 1u); }
+bool usable_avx512_bf16() { return usable_avx512_vnni() && (cpuid(7, 1).a >> 5 & 1u); }
+bool usable_avx512_fp16() { return usable_avx512_bf16() && (cpuid(7).d >> 23 & 1u); }
 
 const std::vector<Level>& levels() {
-  static const std::vector<Level> all = {
+  static const std::vector<Level> all = [] {
+    std::vector<Level> found = {
 #ifdef HONED_WITH_baseline
-      {"baseline", &baseline::table, usable_baseline},
+        {"baseline", baseline::table, usable_baseline},
 #endif
 #ifdef HONED_WITH_avx2
-      {"avx2", &avx2::table, usable_avx2},
+        {"avx2", avx2::table, usable_avx2},
+#endif
+#ifdef HONED_WITH_avx2_vnni
+        {"avx2_vnni", avx2_vnni::table, usable_avx2_vnni},
 #endif
 #ifdef HONED_WITH_avx512
-      {"avx512", &avx512::table, usable_avx512},
+        {"avx512", avx512::table, usable_avx512},
 #endif
 #ifdef HONED_WITH_avx512_vnni
-      {"avx512_vnni", &avx512_vnni::table, usable_avx512_vnni},
+        {"avx512_vnni", avx512_vnni::table, usable_avx512_vnni},
+#endif
+#ifdef HONED_WITH_avx512_bf16
+        {"avx512_bf16", avx512_bf16::table, usable_avx512_bf16},
 #endif
 #ifdef HONED_WITH_avx512_fp16
-      {"avx512_fp16", &avx512_fp16::table, usable_avx512_fp16},
+        {"avx512_fp16", avx512_fp16::table, usable_avx512_fp16},
 #endif
-  };
+    };
+    for (size_t i = 1; i < found.size(); ++i)
+      found[i].table = above(found[i - 1].table, found[i].table);
+    return found;
+  }();
   return all;
 }
 
@@ -97,7 +121,7 @@ const Level& current() {
 
 }  // namespace
 
-const KernelTable& kernels() { return *current().table; }
+const KernelTable& kernels() { return current().table; }
 const char* level() { return current().name; }
 void set_level(const std::string& name) { chosen.store(find(name), std::memory_order_release); }
 

@@ -112,10 +112,23 @@ HONED_INLINE vi low_nibbles(vi a) { return _mm256_and_si256(a, _mm256_set1_epi8(
 HONED_INLINE vi high_nibbles(vi a) { return low_nibbles(_mm256_srli_epi16(a, 4)); }
 // a[i] + sum over the four bytes j of lane i of u[j] * s[j], u unsigned, s signed, exact
 HONED_INLINE vi dot4(vi a, vi u, vi s) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(a, u, s);
+#else
   vi even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
                               _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
   vi odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
   return _mm256_add_epi32(a, _mm256_add_epi32(even, odd));
+#endif
+}
+// Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
+HONED_INLINE vf even_of_pairs(vi a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
+HONED_INLINE vf odd_of_pairs(vi a) {
+  return _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32(int(0xffff0000u))));
+}
+HONED_INLINE vi pairs_of(vf even, vf odd) {
+  return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16),
+                         _mm256_castps_si256(odd));
 }
 
 }  // namespace

@@ -105,6 +105,21 @@ HONED_INLINE vi dot4(vi a, vi u, vi s) {
   return _mm512_add_epi32(a, _mm512_add_epi32(even, odd));
 #endif
 }
+// Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
+HONED_INLINE vf even_of_pairs(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
+HONED_INLINE vf odd_of_pairs(vi a) {
+  return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(int(0xffff0000u))));
+}
+HONED_INLINE vi pairs_of(vf even, vf odd) {
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even), 16),
+                         _mm512_castps_si512(odd));
+}
+#ifdef __AVX512BF16__
+// a[i] + x[2 i] w[2 i] + x[2 i + 1] w[2 i + 1]
+HONED_INLINE vf dot2(vf a, vi x, vi w) {
+  return _mm512_dpbf16_ps(a, (__m512bh)(x), (__m512bh)(w));
+}
+#endif
 
 }  // namespace
 HONED_END_LEVEL

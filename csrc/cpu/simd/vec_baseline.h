@@ -150,6 +150,14 @@ HONED_INLINE vi dot4(vi a, vi u, vi s) {
   vi odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
   return _mm_add_epi32(a, _mm_add_epi32(even, odd));
 }
+// Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
+HONED_INLINE vf even_of_pairs(vi a) { return _mm_castsi128_ps(_mm_slli_epi32(a, 16)); }
+HONED_INLINE vf odd_of_pairs(vi a) {
+  return _mm_castsi128_ps(_mm_and_si128(a, _mm_set1_epi32(int(0xffff0000u))));
+}
+HONED_INLINE vi pairs_of(vf even, vf odd) {
+  return _mm_or_si128(_mm_srli_epi32(_mm_castps_si128(even), 16), _mm_castps_si128(odd));
+}
 
 }  // namespace
 HONED_END_LEVEL
