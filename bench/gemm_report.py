@@ -14,6 +14,7 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parent / "results"
 WORST = 5
 LEAST = 0.85
+BUSY = 0.05  # of the cores: what other programs may take while a shape is timed
 
 
 def number(row: dict, column: str) -> float:
@@ -35,7 +36,7 @@ def line(rows: list[dict]) -> str:
         unit = f"{row['p50_us']:.0f}" if row["p50_us"] > 100 else f"{row['p50_us']:.2f}"
         parts.append(f"{row['provider']} {unit} us {100 * share(row):.0f} %{versus}")
     first = rows[0]
-    noise = f"  (others took {100 * first['others']:.0f} % of the cores)" if first["others"] > 0.05 else ""
+    noise = f"  (others took {100 * first['others']:.0f} % of the cores)" if first["others"] > BUSY else ""
     return f"{first['suite']:9} {first['threads']} {first['shape']:20} " + "; ".join(parts) + noise
 
 
@@ -81,6 +82,9 @@ def summary(rows: list[dict]) -> str:
         peers = [row["peer"] for row in best_of_ours(of_suite)]
         counts = ", ".join(f"{name} {peers.count(name)}" for name in sorted(set(peers)))
         out.append(f"{'':22} fastest peer: {counts}")
+        disturbed = sum(number(row, "others") > BUSY for row in best_of_ours(of_suite))
+        if disturbed:
+            out.append(f"{'':22} {disturbed} shapes disturbed by other programs: time them again (--resume)")
     return "\n".join(out)
 
 
@@ -91,6 +95,7 @@ def plot(rows: list[dict], suite: str, path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["svg.fonttype"] = "none"
     matplotlib.rcParams["svg.hashsalt"] = suite  # the same figures give the same file
     panels = {
         "squares": ("square",),
@@ -115,8 +120,10 @@ def plot(rows: list[dict], suite: str, path: Path) -> None:
                         kept.append(
                             (number(best, "gflops") * number(best, "p50_us") * 1e3, 100 * share(best))
                         )
-            axis.plot(*zip(*sorted(peers), strict=True), "o", color="#c2603a", ms=4, label="fastest peer")
-            axis.plot(*zip(*sorted(ours), strict=True), "o", color="#1f6f8b", ms=4, label="honed")
+            for points, colour, label in ((peers, "#c2603a", "fastest peer"), (ours, "#1f6f8b", "honed")):
+                axis.plot(
+                    [x for x, _ in points], [y for _, y in points], "o", color=colour, ms=4, label=label
+                )
             axis.set_xscale("log")
             axis.set_ylim(0, 105)
             axis.grid(alpha=0.3)

@@ -208,9 +208,15 @@ def machine_card(threads: int, packages=("torch", "numpy")) -> str:
 
 @cache
 def git_sha() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit, with "-dirty" where anything but results differs from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        command = ["git", "-C", str(HERE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    sha = git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)bench/results").returncode
+    return f"{sha}-dirty" if sha and changed else sha or "unknown"
 
 
 def today() -> str:
