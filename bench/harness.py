@@ -24,6 +24,13 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 # A clock reading costs about 50 ns: one sample of at least this long hides it.
 SAMPLE_S = 200e-6
+# Instructions whose rate bench/peak.cpp measures.
+RATES = {
+    "f32 FMA": "fma_rate",
+    "f64 FMA": "fma64_rate",
+    "int8 dot": "int8_dot_rate",
+    "bf16 dot": "bf16_dot_rate",
+}
 
 
 @dataclass(frozen=True)
@@ -71,34 +78,94 @@ def interleaved(
     return {name: Times.of(taken) for name, taken in samples.items()}
 
 
+def in_blocks(
+    candidates: Mapping[str, Callable], budget_s: float = 2.0, rounds: int = 3, pause_s: float = 0.03
+) -> dict[str, Times]:
+    """As interleaved(), for candidates with thread pools of their own.
+
+    An idle pool goes on spinning for some milliseconds and takes the cores from the next candidate. Each
+    turn therefore starts with a pause and a call that does not count, and lasts for many samples; a
+    sample in ``Times`` is the median of one turn.
+    """
+    names = list(candidates)
+    turn_s = budget_s / (rounds * len(names))
+    samples = {name: [] for name in names}
+    quantiles = {name: [] for name in names}
+    for index in range(rounds):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            call = candidates[name]
+            time.sleep(pause_s)
+            call()
+            start = time.perf_counter()
+            call()
+            count = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
+            end, taken = time.perf_counter() + turn_s, []
+            while not taken or time.perf_counter() < end:
+                start = time.perf_counter()
+                for _ in range(count):
+                    call()
+                taken.append((time.perf_counter() - start) / count)
+            samples[name].append(statistics.median(taken))
+            quantiles[name] += taken
+    times = {name: Times.of(quantiles[name]) for name in names}
+    return {name: Times(t.p20, t.p50, t.p80, tuple(samples[name])) for name, t in times.items()}
+
+
+class OtherPrograms:
+    """``with OtherPrograms() as others: ...`` then ``others.share``: the part of the cores they took."""
+
+    share = 0.0
+
+    def _now(self) -> tuple[float, float, float]:
+        own = sum(os.times()[:2])
+        stat = Path("/proc/stat")
+        if not stat.exists():
+            return time.perf_counter(), own, own
+        user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split()[1:9])
+        ticks = user + nice + system + irq + soft + steal
+        return time.perf_counter(), own, ticks / os.sysconf("SC_CLK_TCK")
+
+    def __enter__(self) -> OtherPrograms:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_) -> None:
+        wall, own, busy = (b - a for a, b in zip(self._before, self._now(), strict=True))
+        self.share = max(0.0, (busy - own) / (wall * (os.cpu_count() or 1)))
+
+
 @cache
-def _peak_library() -> ctypes.CDLL:
-    """bench/peak.cpp, compiled for this machine."""
+def _peak_library(level: str) -> ctypes.CDLL:
+    """bench/peak.cpp, compiled for this machine and no more than the instructions of honed's level."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise RuntimeError("bench: no C++ compiler found for bench/peak.cpp, expected c++, g++ or clang++")
-    source, target = HERE / "peak.cpp", HERE.parent / "build" / "peak.so"
+    source, target = HERE / "peak.cpp", HERE.parent / "build" / f"peak-{level}.so"
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         target.parent.mkdir(exist_ok=True)
-        flags = ["-std=c++20", "-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast"]
-        # Without -ffast-math the sums keep their eight chains, which is what is wanted.
+        # Without -ffast-math the sums keep their chains, which is what is wanted.
+        flags = ["-std=c++20", "-O3", "-march=native", "-ffp-contract=fast"]
+        flags += ["-mno-avx512f"] if level == "avx2" else []
         command = [*compiler.split(), *flags, "-shared", "-fPIC", "-pthread", str(source), "-o", str(target)]
         subprocess.run(command, check=True)
     library = ctypes.CDLL(str(target))
-    library.read_bandwidth.restype = library.fma_rate.restype = ctypes.c_double
     library.read_bandwidth.argtypes = [ctypes.c_size_t, ctypes.c_int, ctypes.c_int]
-    library.fma_rate.argtypes = [ctypes.c_int, ctypes.c_int]
+    library.read_bandwidth.restype = ctypes.c_double
+    for name in RATES.values():
+        getattr(library, name).argtypes = [ctypes.c_int, ctypes.c_int]
+        getattr(library, name).restype = ctypes.c_double
     return library
 
 
-def read_bandwidth(megabytes: int, threads: int) -> float:
-    """Bytes a second that ``threads`` threads read from a buffer of that size, the best of ten passes."""
-    return _peak_library().read_bandwidth(megabytes * 1_000_000, threads, 10)
+def read_bandwidth(megabytes: float, threads: int, repeats: int = 10) -> float:
+    """Bytes a second that ``threads`` threads read from a buffer of that size, the best of the passes."""
+    library = _peak_library(honed.info().level)
+    return library.read_bandwidth(int(megabytes * 1e6), threads, repeats)
 
 
-def fma_rate(threads: int) -> float:
-    """f32 operations a second, two a multiply-add."""
-    return _peak_library().fma_rate(threads, 10)
+def peak_rate(kind: str, threads: int, repeats: int = 10) -> float:
+    """Operations a second, two a multiply-add, of a kind in ``RATES``; 0: the CPU lacks the instruction."""
+    return getattr(_peak_library(honed.info().level), RATES[kind])(threads, repeats)
 
 
 @cache
@@ -126,6 +193,7 @@ def machine_card(threads: int, packages=("torch", "numpy")) -> str:
     """The lines that every report of figures carries."""
     info = honed.info()
     sizes = (8, 64, 256)
+    rates = ", ".join(f"{kind} {peak_rate(kind, threads) / 1e9:.0f}" for kind in RATES)
     reads = ", ".join(f"{read_bandwidth(size, threads) / 1e9:.1f} GB/s over {size} MB" for size in sizes)
     return "\n".join(
         [
@@ -133,16 +201,22 @@ def machine_card(threads: int, packages=("torch", "numpy")) -> str:
             f"software   honed {info.version} ({git_sha()}), {versions(*packages)}, "
             f"Python {platform.python_version()}",
             f"reading    {reads}",
-            f"f32 FMA    {fma_rate(threads) / 1e9:.0f} GFLOP/s",
+            f"operations {rates} (G/s)",
         ]
     )
 
 
 @cache
 def git_sha() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit, with "-dirty" where anything but results differs from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        command = ["git", "-C", str(HERE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    sha = git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)bench/results").returncode
+    return f"{sha}-dirty" if sha and changed else sha or "unknown"
 
 
 def today() -> str:

@@ -1,6 +1,6 @@
 """Markdown tables of the newest rows in bench/results/*.csv.
 
-python bench/report.py                      # both tables of every machine
+python bench/report.py                      # both tables of every machine; gemm_report.py has the products
 python bench/report.py bench/results/x.csv  # of one file
 """
 
@@ -95,7 +95,9 @@ def report(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    paths = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.csv"))
+    paths = [Path(name) for name in sys.argv[1:]] or [
+        path for path in sorted(RESULTS.glob("*.csv")) if not path.stem.endswith("-gemm")
+    ]
     if not paths:
         sys.exit(f"report: no CSV files in {RESULTS}, expected some from bench/run.py or bench/e2e.py")
     print("\n\n".join(report(path) for path in paths))
