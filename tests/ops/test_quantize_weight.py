@@ -67,7 +67,7 @@ def test_grids_are_found_and_multiplied_exactly(level, kind):
     for k in (32, 70, 1, 320):
         w = _grid(4, -3.0, 0.4, k=k) if kind == "grid4" else _grid(8, 0, 0.02, k=k)
         if k > 1:
-            assert _core.exact_kind([w]) == kind
+            assert _core.pack_weight([w], "exact").kind == kind
         with cpu_level(level):
             packed = ops.quantize_weight(w, kind)
             assert torch.equal(packed.unpack(), w)
@@ -83,14 +83,14 @@ def test_symmetric_grid_without_its_last_code():
     q = torch.randint(-7, 7, (6, 64)).float()
     q[:, ::32] = -8
     w = q * torch.tensor([0.25, -0.5, 0.0371, 1.0, -0.02, 3.0]).half().float()[:, None]
-    assert _core.exact_kind([w]) == "grid4"
+    assert _core.pack_weight([w], "exact").kind == "grid4"
     assert torch.equal(ops.quantize_weight(w, "grid4").unpack(), w)
 
 
 def test_what_is_on_no_grid_is_refused():
     w = _grid(4, -3.0, 0.4)
     w[7, 40] += 1e-4
-    assert _core.exact_kind([w]) == "f32"
+    assert _core.pack_weight([w], "exact").kind == "f32"
     with pytest.raises(ValueError, match="inputs 32 to 63 of a channel lie on no grid4 grid"):
         ops.quantize_weight(w, "grid4")
 
@@ -98,13 +98,13 @@ def test_what_is_on_no_grid_is_refused():
 def test_exact_kind():
     half = torch.tensor([[1.0, 2**-24, 65504.0]])
     brain = torch.tensor([[1.0, 2**-100, 3e38]]).bfloat16().float()
-    assert _core.exact_kind([half]) == "f16"
-    assert _core.exact_kind([brain]) == "bf16"
-    assert _core.exact_kind([half, brain]) == "f32"
-    assert _core.exact_kind([torch.tensor([[0.1]])]) == "f32"
-    assert _core.exact_kind([half.half()]) == "f16"
-    assert _core.exact_kind([brain.bfloat16()]) == "bf16"
-    assert _core.exact_kind([torch.tensor([[float("nan")]])]) == "f32"
+    assert _core.pack_weight([half], "exact").kind == "f16"
+    assert _core.pack_weight([brain], "exact").kind == "bf16"
+    assert _core.pack_weight([half, brain], "exact").kind == "f32"
+    assert _core.pack_weight([torch.tensor([[0.1]])], "exact").kind == "f32"
+    assert _core.pack_weight([half.half()], "exact").kind == "f16"
+    assert _core.pack_weight([brain.bfloat16()], "exact").kind == "bf16"
+    assert _core.pack_weight([torch.tensor([[float("nan")]])], "exact").kind == "f32"
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -5,120 +5,153 @@
 HONED_BEGIN_LEVEL
 namespace {
 
+// Rows of a tile: its int32 sums, the weights and one broadcast fill the registers.
+#if defined(__AVX512F__)
+constexpr int kIntRows = 14;
+#else
+constexpr int kIntRows = 4;
+#endif
+// Inputs of a chunk of int8 weights, which all tiles of a block of rows read from the first cache.
+constexpr int kIntDepth = 512;
+
 HONED_INLINE int32_t load_quad(const int8_t* p) {
   int32_t quad;
   __builtin_memcpy(&quad, p, 4);
   return quad;
 }
 
-// Where the weights of one chunk lie: int8 quads (of int8 weights, or of int4 ones opened up) or
-// int4 nibbles, and int4's steps and lows.
+// Inputs [first, first + count) of a panel: a few whole groups, or a part of one.
 struct IntChunk {
-  const uint8_t* codes;
+  int64_t first, count;
+  const uint8_t* codes;  // the panel's bytes, int8 quads or int4 nibbles, of `first`
   int64_t codes_stride;  // bytes from group to group
   const f16* steps;      // int4: 32 steps, then 32 lows
   int64_t steps_stride;  // elements from group to group
-  int64_t first_group, groups;
 };
 
-// The same for quantised rows. `channel` is the tile's first in the panel.
+// sum[m][v] += the products of `count` inputs of MR rows with kWide vectors of channels
+template <int MR, bool kNibbles>
+HONED_INLINE void add_products(const uint8_t* w, int64_t count, const int8_t* x, int64_t x_stride,
+                               vi (&sum)[MR][kWide]) {
+  auto quad = [&](const vi(&column)[kWide], const int8_t* from) __attribute__((always_inline)) {
+    for (int m = 0; m < MR; ++m) {
+      vi value = set1_int(load_quad(from + m * x_stride));
+      for (int v = 0; v < kWide; ++v) sum[m][v] = dot4(sum[m][v], column[v], value);
+    }
+  };
+  for (int64_t i = 0; i < count; i += kNibbles ? 8 : 4, w += kPanel * 4) {
+    vi column[kWide];
+    for (int v = 0; v < kWide; ++v) column[v] = load_int(w + v * kLanes * 4);
+    if constexpr (kNibbles) {
+      vi high[kWide];
+      for (int v = 0; v < kWide; ++v) {
+        high[v] = high_nibbles(column[v]);
+        column[v] = low_nibbles(column[v]);
+      }
+      quad(column, x + i);
+      quad(high, x + i + 4);
+    } else {
+      quad(column, x + i);
+    }
+  }
+}
+
+// MR rows from `row` on times kChannels channels of a chunk. `part` keeps the integer sums of a
+// group that is not complete.
 template <int MR, bool kSteps, bool kNibbles>
-void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, bool add,
+void int_tile(const LinearArgs& a, const IntChunk& w, int channel, int64_t row, int32_t* part,
               float* out) {
   const PackedView& p = a.w;
-  const int64_t groups = p.k_padded / p.group;
-  const int8_t* q = a.rows.q + row * p.k_padded + w.first_group * p.group;
-  const float* scale = a.rows.scale + row * groups + w.first_group;
-  const int32_t* q_sum = a.rows.sum + row * groups + w.first_group;
-  vf sum[MR][kWide];
-  for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < kWide; ++v) sum[m][v] = add ? load(out + m * kPanel + v * kLanes) : zero();
-  for (int64_t g = 0; g < w.groups; ++g) {
-    vi part[MR][kWide];
+  const int64_t groups = (p.k_padded + p.group - 1) / p.group;
+  const int8_t* q = a.rows.q + row * a.rows.q_stride;
+  const uint8_t* codes = w.codes + channel * 4;
+  const f16* steps = w.steps + channel;
+  const int64_t end = w.first + w.count;
+  for (int64_t k = w.first; k < end; codes += w.codes_stride, steps += w.steps_stride) {
+    const int64_t g = k / p.group;
+    const float* scale = a.rows.scale + row * groups + g;
+    const int32_t* q_sum = a.rows.sum + row * groups + g;
+    int64_t until = (g + 1) * p.group < end ? (g + 1) * p.group : end;
+    vi sum[MR][kWide];
     for (int m = 0; m < MR; ++m)
-      for (int v = 0; v < kWide; ++v)  // int8 bytes are w + 128
-        part[m][v] = set1_int(kSteps ? 0 : -128 * q_sum[m * groups + g]);
-    const uint8_t* at = w.codes + g * w.codes_stride + channel * 4;
-    for (int i = 0; i < p.group; i += 8, at += kPanel * (kNibbles ? 4 : 8)) {
-      vi low[kWide], high[kWide];
-      for (int v = 0; v < kWide; ++v) {
-        low[v] = load_int(at + v * kLanes * 4);
-        if constexpr (kNibbles) {
-          high[v] = high_nibbles(low[v]);
-          low[v] = low_nibbles(low[v]);
-        } else {
-          high[v] = load_int(at + (v * kLanes + kPanel) * 4);
-        }
-      }
-      for (int m = 0; m < MR; ++m) {
-        const int8_t* x = q + m * p.k_padded + g * p.group + i;
-        vi x0 = set1_int(load_quad(x)), x1 = set1_int(load_quad(x + 4));
-        for (int v = 0; v < kWide; ++v) {
-          part[m][v] = dot4(part[m][v], low[v], x0);
-          part[m][v] = dot4(part[m][v], high[v], x1);
-        }
-      }
+      for (int v = 0; v < kWide; ++v)  // int8 bytes are w + 128, q_sum is times -128
+        sum[m][v] = k > g * p.group ? load_int(part + m * kPanel + v * kLanes)
+                                    : set1_int(kSteps ? 0 : q_sum[m * groups]);
+    add_products<MR, kNibbles>(codes, until - k, q + k, a.rows.q_stride, sum);
+    k = until;
+    if (k < (g + 1) * p.group && k < p.k_padded) {
+      for (int m = 0; m < MR; ++m)
+        for (int v = 0; v < kWide; ++v) store_int(part + m * kPanel + v * kLanes, sum[m][v]);
+      return;
     }
-    vf step[kWide], base[kWide];
+    vf step[kWide], low[kWide];
     if constexpr (kSteps)
       for (int v = 0; v < kWide; ++v) {
-        const f16* steps = w.steps + g * w.steps_stride + channel + v * kLanes;
-        step[v] = load(steps);
-        base[v] = load(steps + kPanel);
+        step[v] = load(steps + v * kLanes);
+        low[v] = load(steps + kPanel + v * kLanes);
       }
     for (int m = 0; m < MR; ++m) {
-      float s = scale[m * groups + g];
-      vf all = set1(s), total = set1(s * float(q_sum[m * groups + g]));
+      float s = scale[m * groups];
+      vf all = set1(s), total = set1(kSteps ? s * float(q_sum[m * groups]) : 0.0f);
       for (int v = 0; v < kWide; ++v) {
-        vf product = to_float(part[m][v]);
-        if constexpr (kSteps) sum[m][v] = fmadd(total, base[v], sum[m][v]);
-        sum[m][v] = fmadd(kSteps ? product * step[v] : product, all, sum[m][v]);
+        float* to = out + m * kPanel + v * kLanes;
+        vf before = g > 0 ? load(to) : zero(), product = to_float(sum[m][v]);
+        if constexpr (kSteps) {
+          before = fmadd(total, low[v], before);
+          product = product * step[v];
+        }
+        store(to, fmadd(product, all, before));
       }
     }
   }
-  for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < kWide; ++v) store(out + m * kPanel + v * kLanes, sum[m][v]);
+}
+
+// Opens int4 nibbles into quads.
+HONED_INLINE void open_nibbles(const uint8_t* from, int64_t bytes, uint8_t* to) {
+  for (int64_t j = 0; j < bytes; j += kPanel * 4, to += kPanel * 8)
+    for (int v = 0; v < kPanel * 4; v += kLanes * 4) {
+      vi both = load_int(from + j + v);
+      store_int(to + v, low_nibbles(both));
+      store_int(to + kPanel * 4 + v, high_nibbles(both));
+    }
 }
 
 template <bool kSteps>
 void int_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, float* out) {
-  alignas(64) uint8_t opened[kDepth * kPanel];
+  alignas(64) int32_t part[kBlockRows * kPanel];
   const PackedView& p = a.w;
-  const int64_t groups = p.k_padded / p.group, most = kDepth / p.group;
-  const int64_t quads = p.group * kPanel;  // bytes of a group's codes, opened
-  const int64_t group_bytes = kSteps ? kPanel * 4 + quads / 2 : quads;
-  for (int i = 0; groups == 0 && i < rows * kPanel; i += kLanes) store(out + i, zero());
-  for (int64_t g = 0; g < groups; g += most) {
-    const uint8_t* at = w + g * group_bytes;
-    IntChunk chunk{kSteps ? at + kPanel * 4 : at,
-                   group_bytes,
-                   reinterpret_cast<const f16*>(at),
-                   group_bytes / 2,
-                   g,
-                   groups - g < most ? groups - g : most};
-    auto tiles = [&](auto nibbles) {
-      constexpr bool kNibbles = decltype(nibbles)::count == 1;
-      for (int channel = 0; channel < kPanel; channel += kChannels)
-        for_tiles<kIntRows>(rows, [&](int r, auto tile) {
-          int_tile<decltype(tile)::count, kSteps, kNibbles>(a, chunk, channel, row + r, g > 0,
-                                                            out + r * kPanel + channel);
-        });
-    };
-    if (!kSteps) {
-      tiles(Rows<0>{});
-    } else if (rows <= kIntRows) {
-      tiles(Rows<1>{});
-    } else {
-      for (int64_t i = 0; i < chunk.groups; ++i)
-        for (int64_t j = 0; j < quads / 2; j += kPanel * 4)
-          for (int v = 0; v < kPanel * 4; v += kLanes * 4) {
-            vi both = load_int(chunk.codes + i * group_bytes + j + v);
-            store_int(opened + i * quads + 2 * j + v, low_nibbles(both));
-            store_int(opened + i * quads + 2 * j + kPanel * 4 + v, high_nibbles(both));
-          }
-      chunk.codes = opened;
-      chunk.codes_stride = quads;
-      tiles(Rows<0>{});
+  for (int i = 0; p.k_padded == 0 && i < rows * kPanel; i += kLanes) store(out + i, zero());
+  auto tiles = [&](const IntChunk& chunk, auto nibbles) {
+    for (int channel = 0; channel < kPanel; channel += kChannels)
+      for_tiles<kIntRows>(rows, [&](int r, auto tile) {
+        int at = r * kPanel + channel;
+        int_tile<decltype(tile)::count, kSteps, decltype(nibbles)::count == 1>(
+            a, chunk, channel, row + r, part + at, out + at);
+      });
+  };
+  if constexpr (kSteps) {
+    alignas(64) uint8_t opened[kDepth * kPanel];
+    const int64_t codes = p.group * kPanel / 2, bytes = kPanel * 4 + codes;
+    for (int64_t k = 0; k < p.k_padded; k += kDepth) {
+      const uint8_t* at = w + k / p.group * bytes;
+      int64_t count = p.k_padded - k < kDepth ? p.k_padded - k : kDepth;
+      const f16* steps = reinterpret_cast<const f16*>(at);
+      if (rows <= kIntRows) {
+        tiles({k, count, at + kPanel * 4, bytes, steps, bytes / 2}, Rows<1>{});
+        continue;
+      }
+      for (int64_t i = 0; i < count / p.group; ++i)
+        open_nibbles(at + i * bytes + kPanel * 4, codes, opened + i * codes * 2);
+      tiles({k, count, opened, codes * 2, steps, bytes / 2}, Rows<0>{});
+    }
+  } else {
+    // One tile needs no chunks; a chunk ends with a group or lies within one.
+    int64_t depth = p.group < kIntDepth ? kIntDepth / p.group * p.group : kIntDepth;
+    if (rows <= kIntRows) depth = p.k_padded;
+    for (int64_t k = 0, count; k < p.k_padded; k += count) {
+      count = p.k_padded - k < depth ? p.k_padded - k : depth;
+      if (int64_t left = p.group - k % p.group; p.group > depth && left < count) count = left;
+      tiles({k, count, w + k * kPanel, p.group * kPanel, nullptr, 0}, Rows<0>{});
     }
   }
 }
