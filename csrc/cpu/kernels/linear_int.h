@@ -8,7 +8,7 @@ namespace {
 // Rows of a tile. Of long groups: its int32 sums, the weights and one broadcast fill the registers.
 // Of short groups: half as many, as every int32 sum has a float beside it.
 #if defined(__AVX512F__)
-constexpr int kLongRows = 14, kShortRows = 7;
+constexpr int kLongRows = 14, kShortRows = 6;
 #else
 constexpr int kLongRows = 4, kShortRows = 2;
 #endif
