@@ -42,6 +42,20 @@ def test_int4_keeps_a_four_bit_grid(level):
     assert torch.allclose(got, w, rtol=0, atol=2 * torch.finfo(torch.float16).eps * w.abs().max())
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rows", ["int8", "float"])
+def test_int4_beyond_the_range_of_float16(level, rows):
+    """Large and tiny channels round as the same channels at ordinary size do."""
+    w = torch.randn(70, 96, generator=torch.Generator().manual_seed(9))
+    factor = 2.0 ** torch.linspace(-100, 100, 70).round()[:, None]
+    x = torch.randn(20, 96, generator=torch.Generator().manual_seed(10))
+    with cpu_level(level):
+        plain, scaled = (ops.quantize_weight(v, "int4", rows=rows) for v in (w, w * factor))
+        products = [ops.linear(x, packed) for packed in (plain, scaled)]
+    assert torch.equal(scaled.unpack() / factor, plain.unpack())
+    assert torch.equal(products[1] / factor.T, products[0])
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_zeros_and_constants(kind):
     w = torch.zeros(3, 64)

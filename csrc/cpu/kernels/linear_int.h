@@ -14,7 +14,7 @@ constexpr int kLongRows = 4, kShortRows = 2;
 #endif
 constexpr int kLongGroup = 256;  // the shortest that is long
 // Inputs of a chunk of int8 weights, which all tiles of a block of rows read from the first cache.
-constexpr int kIntDepth = 512;
+constexpr int kIntDepth = 1024;
 
 HONED_INLINE int32_t load_quad(const int8_t* p) {
   int32_t quad;
