@@ -25,9 +25,9 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", i
     Args:
         weight: ``(N, K)``, float32, float16 or bfloat16, any strides; torch or NumPy.
         group: inputs that share a scale: of int4 weights, and of the rows that meet int8 and int4 weights.
-            32 or 64, for int8 any multiple of 32, or ``None``: one scale a row ("per token"; of rows of more than
-            131072 inputs, one each 131072). A longer group is faster with many rows; a shorter one keeps more
-            of rows whose inputs differ much in size.
+            32 or 64, for int8 any multiple of 32, or ``None``: one scale a row ("per token"; of rows of more
+            than 131072 inputs, one each 131072). A longer group is faster with many rows; a shorter one keeps
+            more of rows whose inputs differ much in size.
         rows: what rows become to meet int8 and int4 weights: ``int8``, or ``float``: they stay as they are
             ("weight-only"), and the product is as exact as float32 sums are.
         importance: ``(K,)`` float32: the mean square of what reaches each input. int4 then makes the error
