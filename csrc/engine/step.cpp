@@ -90,8 +90,12 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
 
 void multiply(Crew& crew, const PackedView& w, const LinearRows& rows, int64_t m,
               Activation activation, const float* residual, float* y, int64_t y_stride) {
-  LinearArgs args{w, rows, m, 1.0f, activation, residual, y_stride, y, y_stride, DType::f32};
-  crew.run(table().linear, args, linear_items(w));
+  Destination to{y, y_stride, 1, DType::f32, activation};
+  to.bias = w.bias;
+  to.residual = residual;
+  to.residual_row = y_stride;
+  to.residual_col = 1;
+  crew.run(table().linear, {w, rows, m, to}, linear_items(w, m));
 }
 
 // q and k normed and turned, k and v into the cache. Rows are split over the threads.

@@ -1,9 +1,12 @@
 // linear: preparing rows, checks, then the CPU table.
 #include "ops/linear.h"
 
+#include <algorithm>
+
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/matmul.h"
 
 namespace honed {
 
@@ -20,6 +23,8 @@ int64_t q_stride_of(const PackedView& w) { return (round_up(w.k_padded, 64) / 64
 
 const char* name_of(WeightKind kind) {
   switch (kind) {
+    case WeightKind::f64:
+      return "f64";
     case WeightKind::f32:
       return "f32";
     case WeightKind::f16:
@@ -38,7 +43,9 @@ const char* name_of(WeightKind kind) {
   return "unknown";
 }
 
-int64_t linear_items(const PackedView& w) { return w.gated ? w.panels / 2 : w.panels; }
+int64_t linear_items(const PackedView& w, int64_t m) {
+  return (w.gated ? w.panels / 2 : w.panels) * ((m + kBlockRows - 1) / kBlockRows);
+}
 
 int64_t linear_rows_bytes(const PackedView& w, int64_t m) {
   if (!rounds_rows(w)) return m * w.k * 4;
@@ -77,28 +84,30 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
   HONED_CHECK(!residual || (same_shape(*residual, y) && residual->dtype == y.dtype),
               "linear: residual has shape ", residual ? shape_of(*residual) : "", ", expected ",
               shape_of(y), " of the output's type");
-  int64_t m = x.size(0);
-  LinearArgs args{w,
-                  {x.as<const float>(), x.stride(0)},
-                  m,
-                  float(epilogue.scale),
-                  epilogue.activation,
-                  residual ? residual->data : nullptr,
-                  residual ? residual->stride(0) : 0,
-                  y.data,
-                  y.stride(0),
-                  y.dtype};
-  bool as_is = x.dtype == DType::f32 && !rounds_rows(w);
-  Scratch block(as_is ? 0 : linear_rows_bytes(w, m));
-  if (!as_is) {
-    LinearRowsArgs rows = linear_rows_args(w, m, block.as<void>(), &args.rows);
-    rows.x = x.data;
-    rows.x_stride = x.stride(0);
-    rows.dtype = x.dtype;
-    cpu::run(cpu::kernels().linear_rows, rows, m, cpu::grain_for(w.k));
+  HONED_CHECK(!epilogue.left || !w.gated, "linear: plus beside a gated weight, expected none");
+  const int64_t m = x.size(0);
+  Destination to{y.data, y.stride(0), 1, y.dtype};
+  to.activation = epilogue.activation;
+  to.scale = epilogue.scale;
+  to.bias = w.bias;
+  if (residual) {
+    to.residual = residual->data;
+    to.residual_row = residual->stride(0);
+    to.residual_col = 1;
   }
-  int64_t operations = m * w.k * kPanel * (w.gated ? 2 : 1) / 8;
-  cpu::run(cpu::kernels().linear, args, linear_items(w), cpu::grain_for(operations));
+  Strided rows{x.data, x.dtype, x.stride(0), 1};
+  if (!rounds_rows(w)) return multiply(rows, m, w, to, epilogue);
+  LinearArgs args{w, {}, m, to};
+  SecondProduct plus(epilogue, m, w.n, DType::f32);
+  plus.attach(args, 0);
+  Scratch block(linear_rows_bytes(w, m));
+  LinearRowsArgs round = linear_rows_args(w, m, block.as<void>(), &args.rows);
+  round.x = x.data;
+  round.x_stride = x.stride(0);
+  round.dtype = x.dtype;
+  cpu::run(cpu::kernels().linear_rows, round, m, cpu::grain_for(w.k));
+  int64_t operations = std::min<int64_t>(m, kBlockRows) * w.k * kPanel * (w.gated ? 2 : 1) / 8;
+  cpu::run(cpu::kernels().linear, args, linear_items(w, m), cpu::grain_for(operations));
 }
 
 }  // namespace honed

@@ -3,7 +3,7 @@
 //
 // Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at
 // every CPU level:
-//   f32, f16, bf16   [panel][k][channel]
+//   f64, f32, f16, bf16   [panel][k][channel]
 //   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
 //   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows,
 //                    [k / 8][channel][4] bytes}; w = step * q + low, q in [0, 15]; a byte holds
@@ -26,8 +26,9 @@
 namespace honed {
 
 inline constexpr int kPanel = 32;
+inline constexpr int kBlockRows = 168;  // rows of an item, at most
 
-enum class WeightKind : uint8_t { f32, f16, bf16, int8, int4, grid4, grid8 };
+enum class WeightKind : uint8_t { f64, f32, f16, bf16, int8, int4, grid4, grid8 };
 // Inputs whose products of int8 surely fit an int32 sum: the longest group.
 inline constexpr int kLongestGroup = 1 << 17;
 
@@ -66,9 +67,9 @@ inline bool rounds_rows(const PackedView& w) {
   return (w.kind == WeightKind::int8 || w.kind == WeightKind::int4) && !w.float_rows;
 }
 
-// Rows of x made ready: f32, or int8 with a scale and a sum a group.
+// Rows of x made ready: f32 (f64 for f64), or int8 with a scale and a sum a group.
 struct LinearRows {
-  const float* x = nullptr;
+  const void* x = nullptr;
   int64_t x_stride = 0;
   const int8_t* q = nullptr;
   int64_t q_stride = 0;
@@ -76,21 +77,30 @@ struct LinearRows {
   const int32_t* sum = nullptr;  // (M, groups): of the group's q; times -128 for int8 weights
 };
 
+// Where a product goes, and what happens to it on the way.
+struct Destination {
+  void* y;
+  int64_t y_row, y_col;
+  DType dtype;  // of y and the residual
+  Activation activation = Activation::none;
+  double scale = 1;
+  const void* bias = nullptr;          // f32 (f64), a channel each, padded to whole panels
+  const void* bias_of_rows = nullptr;  // f32 (f64), a row each
+  const void* residual = nullptr;
+  int64_t residual_row = 0, residual_col = 0;
+};
+
 struct LinearArgs {
   PackedView w;
   LinearRows rows;
   int64_t m;
-  float scale;
-  Activation activation;
-  const void* residual;  // nullptr: none; y's type
-  int64_t residual_stride;
-  void* y;
-  int64_t y_stride;
-  DType dtype;  // of y
+  Destination to;
+  const PackedView* plus = nullptr;  // a second product: plus_rows times f32 (f64) panels
+  LinearRows plus_rows = {};
 };
 
-// Items: linear_items(w) units of one output panel.
-int64_t linear_items(const PackedView& w);
+// Items: a panel (of a gated weight: two) times a block of rows; blocks are the slower index.
+int64_t linear_items(const PackedView& w, int64_t m);
 
 // Rows [begin, end) of x (any float type, unit column stride) to f32 or to int8 with scales.
 struct LinearRowsArgs {

@@ -1,28 +1,65 @@
 // y = activation(scale * a b + left right + bias) + residual
 //
 // a: (..., M, K)  b: (..., K, N)  y: (..., M, N), the same leading dimensions (a stride of 0 repeats
-// a matrix), any strides. left: (M, R), right: (R, N), R small, and bias: (N,), residual: like y,
-// only without leading dimensions. All of one type: f64, f32, f16 or bf16; sums are f64 for f64,
-// f32 for the others.
+// a matrix), any strides. left: (M, R), right: (R, N), R small, bias: (N,), residual: like y, only
+// without leading dimensions. All of one type: f64, f32, f16 or bf16; sums are f64 for f64, f32 for
+// the others.
+//
+// Few rows are multiplied where the operands lie: rows of b as the weights of a tile, or columns of
+// b in dot products. Else b is arranged in the panels of ops/linear.h, a in rows of unit stride
+// (where it is not), and the kernel of linear does the rest.
 #pragma once
+#include "core/arena.h"
 #include "ops/linear.h"
 
 namespace honed {
 
-// A product of strided operands, computed where they lie: few rows, or too small to arrange.
+inline constexpr int kMatmulRows = 16, kMatmulPanels = 4;  // of an item
+inline constexpr int kTurned = 16;                         // rows of an item of matmul_rows
+
 struct MatmulArgs {
-  const void *a, *b;
-  int64_t m, n, k;
+  const void *a, *b;                   // a: f32 (f64) rows; of dots: b's type
   int64_t a_row, a_col, b_row, b_col;  // strides, in elements
-  double scale;
-  const void* bias;
-  Activation activation;
-  const void* residual;
-  int64_t residual_row, residual_col;
-  void* y;
-  int64_t y_row, y_col;
-  DType dtype;
+  int64_t m, n, k;
+  bool dots;    // unit strides along k; else b has unit column stride
+  DType dtype;  // of b
+  Destination to;
 };
+int64_t matmul_items(int64_t m, int64_t n);
+
+// A strided matrix rows x cols to `to`: f64 for f64, else f32.
+//   matmul_rows    to[i][j], rows to_row apart; items of kTurned rows
+//   matmul_panels  to[j / kPanel][i][j % kPanel]; items of a panel
+struct MatmulArrangeArgs {
+  const void* from;
+  DType dtype;
+  int64_t rows, cols, row, col;
+  void* to;
+  int64_t to_row;
+};
+
+// A matrix of any strides.
+struct Strided {
+  const void* data;
+  DType dtype;
+  int64_t row, col;
+};
+
+// left right of an epilogue, arranged for the kernel of linear. `wide`: of the sums.
+class SecondProduct {
+ public:
+  SecondProduct(const Epilogue& epilogue, int64_t m, int64_t n, DType wide);
+  void attach(LinearArgs& args, int64_t first_row) const;
+
+ private:
+  int64_t inner_, size_;
+  Scratch rows_, panels_;
+  PackedView w_;
+};
+
+// y = x w, as linear: x rows of any strides, w with float weights.
+void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
+              const Epilogue& epilogue);
 
 void matmul(const TensorView& y, const TensorView& a, const TensorView& b,
             const Epilogue& epilogue = {});

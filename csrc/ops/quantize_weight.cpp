@@ -17,6 +17,8 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 
 int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
   switch (kind) {
+    case WeightKind::f64:
+      return k_padded * kPanel * 8;
     case WeightKind::f32:
       return k_padded * kPanel * 4;
     case WeightKind::f16:

@@ -1,30 +1,52 @@
-// y = act(x w^T + b) + residual, panel by panel: a tile of rows times the panel's 32 channels, then
-// the epilogue on the tile while it is in the first-level cache.
+// y = act(x w^T + b) + residual, a block of rows and a panel at a time: tiles of rows times the
+// panel's 32 channels, then the epilogue while the sums are in the first two caches.
 #include "ops/linear.h"
 
 #include "cpu/kernels/linear_float.h"
 #include "cpu/kernels/linear_grid.h"
 #include "cpu/kernels/linear_int.h"
-#include "cpu/simd/math.h"
-#include "cpu/visit.h"
+#include "cpu/kernels/product_finish.h"
 
 HONED_BEGIN_LEVEL
 
 namespace {
 
-// The products of `rows` rows with a panel, scaled and with the bias added.
+template <class S>
+const S* row_of(const LinearRows& rows, int64_t row) {
+  return static_cast<const S*>(rows.x) + row * rows.x_stride;
+}
+
+// The products of `rows` rows with a panel, scaled, with the second product and the bias added.
+void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, double* out) {
+  auto times = [&](const PackedView& w, const LinearRows& x, bool add) {
+    const auto* p = reinterpret_cast<const double*>(w.data + panel * w.panel_bytes);
+    float_panel(p, w.k, row_of<double>(x, row), x.x_stride, rows, add, out);
+  };
+  const double* bias = static_cast<const double*>(a.to.bias);
+  if (bias) bias += panel * kPanel;
+  times(a.w, a.rows, false);
+  if (!a.plus) return scale_and_bias(a.to, row, rows, nullptr, bias, out);
+  scale_and_bias<double>(a.to, row, rows, nullptr, bias, out);
+  times(*a.plus, a.plus_rows, true);
+}
+
 void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, float* out) {
   const PackedView& p = a.w;
   const uint8_t* w = p.data + panel * p.panel_bytes;
+  auto times = [&](const auto* weights) {
+    float_panel(weights, p.k, row_of<float>(a.rows, row), a.rows.x_stride, rows, false, out);
+  };
   switch (p.kind) {
+    case WeightKind::f64:
+      break;
     case WeightKind::f32:
-      float_panel(a, reinterpret_cast<const float*>(w), row, rows, out);
+      times(reinterpret_cast<const float*>(w));
       break;
     case WeightKind::f16:
-      float_panel(a, reinterpret_cast<const f16*>(w), row, rows, out);
+      times(reinterpret_cast<const f16*>(w));
       break;
     case WeightKind::bf16:
-      float_panel(a, reinterpret_cast<const bf16*>(w), row, rows, out);
+      times(reinterpret_cast<const bf16*>(w));
       break;
     case WeightKind::int8:
       p.float_rows ? grid_panel<false, false>(a, w, row, rows, out)
@@ -40,67 +62,38 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       grid_panel<false>(a, w, row, rows, out);
       break;
   }
-  if (!p.scales && !p.bias && a.scale == 1.0f) return;
-  for (int c = 0; c < kPanel; c += kLanes) {
-    vf scale = set1(a.scale);
-    if (p.scales) scale = scale * load(p.scales + panel * kPanel + c);
-    vf bias = p.bias ? load(p.bias + panel * kPanel + c) : zero();
-    for (int m = 0; m < rows; ++m) {
-      float* at = out + m * kPanel + c;
-      store(at, fmadd(load(at), scale, bias));
-    }
-  }
+  const float* bias = static_cast<const float*>(a.to.bias);
+  if (bias) bias += panel * kPanel;
+  scale_and_bias(a.to, row, rows, p.scales ? p.scales + panel * kPanel : nullptr, bias, out);
+  if (a.plus)
+    float_panel(reinterpret_cast<const float*>(a.plus->data + panel * a.plus->panel_bytes),
+                a.plus->k, row_of<float>(a.plus_rows, row), a.plus_rows.x_stride, rows, true, out);
 }
 
-HONED_INLINE vf activate(vf x, Activation activation) {
-  switch (activation) {
-    case Activation::none:
-      return x;
-    case Activation::relu:
-      return vmax(zero(), x);
-    case Activation::gelu:
-      return vgelu(x);
-    case Activation::gelu_tanh:
-      return vgelu_tanh(x);
-    case Activation::silu:
-      return vsilu(x);
-  }
-  return x;
-}
-
-template <class T>
-void finish(const LinearArgs& a, int64_t unit, int64_t row, int rows, const float* out,
-            const float* up) {
+template <class S>
+void block(const LinearArgs& a, int64_t unit, int64_t row, int rows) {
+  alignas(64) S out[2][kBlockRows * kPanel];
   int64_t first = unit * kPanel, left = a.w.n - first;
-  int count = int(left < kPanel ? left : kPanel);
-  for (int m = 0; m < rows; ++m) {
-    T* y = static_cast<T*>(a.y) + (row + m) * a.y_stride + first;
-    const T* residual =
-        a.residual ? static_cast<const T*>(a.residual) + (row + m) * a.residual_stride + first
-                   : nullptr;
-    for_lanes(count, [&](int64_t c, int n) {
-      vf value = activate(load(out + m * kPanel + c), a.activation);
-      if (up) value = value * load(up + m * kPanel + c);
-      if (residual) value = value + load(residual + c, n);
-      store(y + c, value, n);
-    });
-  }
+  panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, out[0]);
+  if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, out[1]);
+  finish_any<S>(a.to, row, rows, first, int(left < kPanel ? left : kPanel), out[0],
+                a.w.gated ? out[1] : nullptr);
 }
 
 }  // namespace
 
 void linear(const LinearArgs& a, int64_t begin, int64_t end) {
-  alignas(64) float out[2][kBlockRows * kPanel];
-  for (int64_t unit = begin; unit < end; ++unit)
-    for (int64_t row = 0; row < a.m; row += kBlockRows) {
-      int rows = int(a.m - row < kBlockRows ? a.m - row : kBlockRows);
-      panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, out[0]);
-      if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, out[1]);
-      visit_float(a.dtype, [&](auto t) {
-        finish<typename decltype(t)::type>(a, unit, row, rows, out[0],
-                                           a.w.gated ? out[1] : nullptr);
-      });
-    }
+  const int64_t units = a.w.gated ? a.w.panels / 2 : a.w.panels;
+  const int64_t blocks = (a.m + kBlockRows - 1) / kBlockRows, tiles = (a.m + kRows - 1) / kRows;
+  for (int64_t item = begin; item < end; ++item) {
+    int64_t b = item / units, unit = item % units;
+    int64_t row = tiles * b / blocks * kRows, stop = tiles * (b + 1) / blocks * kRows;
+    int rows = int((stop < a.m ? stop : a.m) - row);
+    if (a.w.kind == WeightKind::f64)
+      block<double>(a, unit, row, rows);
+    else
+      block<float>(a, unit, row, rows);
+  }
 }
 
 HONED_END_LEVEL

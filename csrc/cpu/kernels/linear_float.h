@@ -1,24 +1,31 @@
-// Rows of f32 times a panel of f32, f16 or bf16 weights.
+// Rows of f32 or f64 times a panel of float weights.
 #pragma once
 #include "cpu/kernels/linear_tile.h"
+#include "cpu/simd/vec_f64.h"
+#include "ops/matmul.h"
 
 HONED_BEGIN_LEVEL
 namespace {
 
-// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows, kChannels channels of a panel and k of one
-// chunk
-template <int MR, class W>
-void float_tile(const W* w, int64_t k, const float* x, int64_t x_stride, bool add, float* out) {
-  constexpr int kUnroll = MR == 1 ? 4 : MR == 2 ? 2 : 1;  // independent sums hide the FMA latency
-  vf sum[kUnroll][MR][kWide];
+// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels. x and w have any
+// row stride, x any column stride; out has kPanel columns; panels after
+// the first are those of matmul.
+template <int MR, class S, class W, int kWide = 2>
+[[gnu::noinline]] void float_tile(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
+                                  int64_t x_col, bool add, S* out) {
+  using V = typename Simd<S>::type;
+  constexpr int kVector = Simd<S>::lanes;
+  constexpr int kSums = MR * kWide;
+  constexpr int kUnroll = kSums < 4 ? 4 : kSums < 8 ? 2 : 1;  // they hide the FMA latency
+  V sum[kUnroll][MR][kWide];
   for (int u = 0; u < kUnroll; ++u)
     for (int m = 0; m < MR; ++m)
-      for (int v = 0; v < kWide; ++v) sum[u][m][v] = zero();
+      for (int v = 0; v < kWide; ++v) sum[u][m][v] = set1(S(0));
   auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
-    vf column[kWide];
-    for (int v = 0; v < kWide; ++v) column[v] = load(w + i * kPanel + v * kLanes);
+    V column[kWide];
+    for (int v = 0; v < kWide; ++v) column[v] = load(w + i * w_row + v * kVector);
     for (int m = 0; m < MR; ++m) {
-      vf value = set1(x[m * x_stride + i]);
+      V value = set1(x[m * x_row + i * x_col]);
       for (int v = 0; v < kWide; ++v) sum[u][m][v] = fmadd(value, column[v], sum[u][m][v]);
     }
   };
@@ -28,32 +35,44 @@ void float_tile(const W* w, int64_t k, const float* x, int64_t x_stride, bool ad
   for (; i < k; ++i) step(i, 0);
   for (int m = 0; m < MR; ++m)
     for (int v = 0; v < kWide; ++v) {
-      vf total = sum[0][m][v];
+      V total = sum[0][m][v];
       for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
-      float* to = out + m * kPanel + v * kLanes;
+      S* to = out + m * kPanel + v * kVector / kPanel * kMatmulRows * kPanel + v * kVector % kPanel;
       store(to, add ? total + load(to) : total);
     }
 }
 
-template <class W>
-void float_panel(const LinearArgs& a, const W* w, int64_t row, int rows, float* out) {
-  alignas(64) float wide[kDepth * kPanel];
-  const float* x = a.rows.x + row * a.rows.x_stride;
-  for (int64_t k = 0; k < a.w.k || k == 0; k += kDepth) {
-    int64_t count = a.w.k - k < kDepth ? a.w.k - k : kDepth;
-    const W* chunk = w + k * kPanel;
-    auto tiles = [&](auto* from, auto most) {
-      for (int channel = 0; channel < kPanel; channel += kChannels)
-        for_tiles<decltype(most)::count>(rows, [&](int r, auto tile) {
-          float_tile<decltype(tile)::count>(from + channel, count, x + r * a.rows.x_stride + k,
-                                            a.rows.x_stride, k > 0, out + r * kPanel + channel);
-        });
-    };
-    if (rows < kRows) {
-      tiles(chunk, Rows<(kRows > 8 ? 8 : 4)>{});
+// All tiles of `rows` rows over kPanel channels of one chunk.
+template <int kMost, class S, class W>
+HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
+                              int64_t x_col, int rows, bool add, S* out) {
+  constexpr int kChannels = 2 * Simd<S>::lanes;
+  for (int channel = 0; channel < kPanel; channel += kChannels)
+    for_tiles<kMost>(rows, [&](int r, auto tile) {
+      float_tile<decltype(tile)::count, S, W>(w + channel, w_row, k, x + r * x_row, x_row, x_col,
+                                              add, out + r * kPanel + channel);
+    });
+}
+
+// out (+)= x w for `rows` rows and one packed panel [k][channel]. Weights of 16 bits are widened
+// once a chunk where several tiles use them.
+template <class S, class W>
+void float_panel(const W* w, int64_t k, const S* x, int64_t x_row, int rows, bool add, S* out) {
+  const int64_t depth = chunk_depth(k);
+  for (int64_t at = 0; at < k || (k == 0 && at == 0 && !add); at += depth ? depth : 1) {
+    int64_t count = k - at < depth ? k - at : depth;
+    const W* chunk = w + at * kPanel;
+    bool more = add || at > 0;
+    if constexpr (sizeof(W) == 2) {
+      if (rows < kRows) {
+        float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
+      } else {
+        alignas(64) float wide[kMaxDepth * kPanel];
+        for (int64_t i = 0; i < count * kPanel; i += kLanes) store(wide + i, load(chunk + i));
+        float_tiles<kRows, float, float>(wide, kPanel, count, x + at, x_row, 1, rows, more, out);
+      }
     } else {
-      for (int64_t i = 0; i < count * kPanel; i += kLanes) store(wide + i, load(chunk + i));
-      tiles(static_cast<const float*>(wide), Rows<kRows>{});
+      float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
     }
   }
 }

@@ -41,17 +41,13 @@ void grid_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, fl
   const PackedView& p = a.w;
   const int64_t groups = p.k_padded / p.group, most = (rows < kRows ? 64 : kDepth) / p.group;
   const int64_t group_bytes = kPanel * (kFour ? 4 + p.group / 2 : kSteps * 2 + p.group);
-  const float* x = a.rows.x + row * a.rows.x_stride;
+  const float* x = static_cast<const float*>(a.rows.x) + row * a.rows.x_stride;
   for (int64_t g = 0; g < groups || g == 0; g += most) {
     int64_t here = groups - g < most ? groups - g : most, k = g * p.group;
     int64_t count = p.k - k < here * p.group ? p.k - k : here * p.group;
     open_grid<kFour, kSteps>(w + g * group_bytes, here, p.group, wide);
-    for (int channel = 0; channel < kPanel; channel += kChannels)
-      for_tiles<kRows>(rows, [&](int r, auto tile) {
-        float_tile<decltype(tile)::count>(static_cast<const float*>(wide) + channel, count,
-                                          x + r * a.rows.x_stride + k, a.rows.x_stride, k > 0,
-                                          out + r * kPanel + channel);
-      });
+    float_tiles<kRows, float, float>(wide, kPanel, count, x + k, a.rows.x_stride, 1, rows, k > 0,
+                                     out);
   }
 }
 

@@ -72,7 +72,7 @@ struct Groups {
   int64_t steps_stride;  // elements from group to group
 };
 
-// Short groups times MR rows from `row` on, kChannels channels.
+// Short groups times MR rows from `row` on, kWide vectors of channels.
 template <int MR, bool kSteps, bool kNibbles>
 void short_tile(const LinearArgs& a, const Groups& w, int channel, int64_t row, float* out) {
   const PackedView& p = a.w;
@@ -151,7 +151,7 @@ void long_tile(const LinearArgs& a, const uint8_t* codes, int64_t k, int64_t end
 // body(first row of a tile, first channel, where both lie in [row][channel], Rows<MR>)
 template <int kMost, class F>
 HONED_INLINE void for_int_tiles(int rows, F&& body) {
-  for (int channel = 0; channel < kPanel; channel += kChannels)
+  for (int channel = 0; channel < kPanel; channel += kWide * kLanes)
     for_tiles<kMost>(rows, [&](int r, auto tile) { body(r, channel, r * kPanel + channel, tile); });
 }
 

@@ -187,8 +187,9 @@ void quantize_weight(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
         pack_int4(a, panel);
         break;
       case WeightKind::grid4:
-      case WeightKind::grid8:
-        break;  // found, not rounded: the op writes them
+      case WeightKind::grid8:  // found, not rounded: the op writes them
+      case WeightKind::f64:    // arranged for one product only
+        break;
     }
 }
 

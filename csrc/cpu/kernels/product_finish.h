@@ -1,0 +1,104 @@
+// From a tile of sums to memory: scale, bias, activation, residual.
+#pragma once
+#include "cpu/kernels/linear_tile.h"
+#include "cpu/simd/math.h"
+#include "cpu/simd/vec_f64.h"
+#include "cpu/visit.h"
+
+HONED_BEGIN_LEVEL
+namespace {
+
+HONED_INLINE vf activate(vf x, Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return vmax(zero(), x);
+    case Activation::gelu:
+      return vgelu(x);
+    case Activation::gelu_tanh:
+      return vgelu_tanh(x);
+    case Activation::silu:
+      return vsilu(x);
+  }
+  return x;
+}
+HONED_INLINE vd activate(vd x, Activation activation) {  // the op has refused the others
+  return activation == Activation::relu ? (x < vd{} ? vd{} : x) : x;
+}
+
+// out[m][c] = scale * out[m][c] * scales[c] + bias over one panel; bias of the panel's channels.
+template <class S>
+void scale_and_bias(const Destination& to, int64_t row, int rows, const float* scales,
+                    const S* bias, S* out) {
+  using V = typename Simd<S>::type;
+  constexpr int kVector = Simd<S>::lanes;
+  if (!scales && !bias && !to.bias_of_rows && to.scale == 1.0) return;
+  const S* of_rows = static_cast<const S*>(to.bias_of_rows);
+  for (int c = 0; c < kPanel; c += kVector) {
+    V scale = set1(S(to.scale));
+    if constexpr (sizeof(S) == 4)
+      if (scales) scale = scale * load(scales + c);
+    V add = bias ? load(bias + c) : set1(S(0));
+    for (int m = 0; m < rows; ++m) {
+      S* at = out + m * kPanel + c;
+      V value = fmadd(load(at), scale, add);
+      if (of_rows) value = value + set1(of_rows[row + m]);
+      store(at, value);
+    }
+  }
+}
+
+// Elements with a gap between them.
+template <class T, class S>
+HONED_INLINE typename Simd<S>::type gather(const T* p, int64_t step, int n) {
+  S lanes[Simd<S>::lanes];
+  for (int i = 0; i < n; ++i) lanes[i] = scalar(p[i * step]);
+  return load(static_cast<const S*>(lanes), n);
+}
+template <class T, class V>
+HONED_INLINE void scatter(T* p, int64_t step, V v, int n) {
+  T lanes[sizeof(V) / 4];
+  store(lanes, v, n);
+  for (int i = 0; i < n; ++i) p[i * step] = lanes[i];
+}
+
+// y of `rows` rows and `count` channels from `first` on; up: the other half of a gated product.
+template <class S, class T>
+void finish(const Destination& to, int64_t row, int rows, int64_t first, int count, const S* out,
+            const S* up) {
+  constexpr int kVector = Simd<S>::lanes;
+  for (int m = 0; m < rows; ++m) {
+    T* y = static_cast<T*>(to.y) + (row + m) * to.y_row + first * to.y_col;
+    const T* residual = to.residual ? static_cast<const T*>(to.residual) +
+                                          (row + m) * to.residual_row + first * to.residual_col
+                                    : nullptr;
+    for (int c = 0; c < count; c += kVector) {
+      int n = count - c < kVector ? count - c : kVector;
+      auto value = activate(load(out + m * kPanel + c), to.activation);
+      if (up) value = value * load(up + m * kPanel + c);
+      if (residual)
+        value = value + (to.residual_col == 1
+                             ? load(residual + c, n)
+                             : gather<T, S>(residual + c * to.residual_col, to.residual_col, n));
+      if (to.y_col == 1)
+        store(y + c, value, n);
+      else
+        scatter(y + c * to.y_col, to.y_col, value, n);
+    }
+  }
+}
+
+template <class S>
+void finish_any(const Destination& to, int64_t row, int rows, int64_t first, int count,
+                const S* out, const S* up) {
+  if constexpr (sizeof(S) == 8)
+    finish<double, double>(to, row, rows, first, count, out, up);
+  else
+    visit_float(to.dtype, [&](auto t) {
+      finish<float, typename decltype(t)::type>(to, row, rows, first, count, out, up);
+    });
+}
+
+}  // namespace
+HONED_END_LEVEL
