@@ -1,4 +1,4 @@
-// honed._core: PackedWeight, pack_weight, exact_kind
+// honed._core: PackedWeight, pack_weight
 #include "ops/quantize_weight.h"
 
 #include <pybind11/stl.h>
@@ -13,12 +13,13 @@ namespace honed::bindings {
 
 namespace {
 
-WeightKind weight_kind_of(const std::string& name) {
+std::optional<WeightKind> weight_kind_of(const std::string& name) {
+  if (name == "exact") return std::nullopt;
   for (WeightKind kind : {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8,
                           WeightKind::int4, WeightKind::grid4, WeightKind::grid8})
     if (name == name_of(kind)) return kind;
   raise<ValueError>("linear: kind is '", name,
-                    "', expected f32, f16, bf16, int8, int4, grid4 or grid8");
+                    "', expected exact, f32, f16, bf16, int8, int4, grid4 or grid8");
 }
 
 // The tensors of a list, kept while their views are used.
@@ -40,11 +41,15 @@ struct TensorList {
 
 std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::string& kind,
                                           int group, const std::optional<py::list>& biases,
-                                          bool interleave, const OptionalTensor& importance) {
+                                          bool interleave, const OptionalTensor& importance,
+                                          const std::string& rows) {
+  HONED_CHECK(rows == "int8" || rows == "float", "linear: rows is '", rows,
+              "', expected int8 or float");
   TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
   py::gil_scoped_release released;
-  return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), group, interleave,
-                                        importance ? &importance->view() : nullptr);
+  WeightOptions options{group, interleave, rows == "float",
+                        importance ? &importance->view() : nullptr};
+  return std::make_shared<PackedWeight>(w.views, b.views, weight_kind_of(kind), options);
 }
 
 py::object unpack(const PackedWeight& weight) {
@@ -65,22 +70,20 @@ void bind_quantize_weight(py::module_& m) {
       .def_property_readonly("kind", [](const PackedWeight& w) { return name_of(w.view().kind); })
       .def_property_readonly("out_features", [](const PackedWeight& w) { return w.view().n; })
       .def_property_readonly("in_features", [](const PackedWeight& w) { return w.view().k; })
-      .def_property_readonly("group", [](const PackedWeight& w) { return w.view().group; })
+      .def_property_readonly("group",
+                             [](const PackedWeight& w) {
+                               int group = w.view().group;
+                               return group < kLongestGroup ? std::optional(group) : std::nullopt;
+                             })
+      .def_property_readonly(
+          "rows", [](const PackedWeight& w) { return rounds_rows(w.view()) ? "int8" : "float"; })
       .def_property_readonly("gated", [](const PackedWeight& w) { return w.view().gated; })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
       .def("unpack", &unpack, "The f32 matrix that the kernels multiply with.");
   m.def("pack_weight", &pack_weight, "Packs weights one below the other, or gate and up woven.",
         py::arg("weights"), py::arg("kind"), py::arg("group") = 32, py::arg("biases") = py::none(),
-        py::arg("interleave") = false, py::arg("importance") = py::none());
-  m.def(
-      "exact_kind",
-      [](const py::list& weights) {
-        TensorList w(weights, "weights");
-        py::gil_scoped_release released;
-        return name_of(exact_kind(w.views));
-      },
-      "The cheapest kind that holds every value exactly: grid4, grid8, bf16, f16 or f32.",
-      py::arg("weights"));
+        py::arg("interleave") = false, py::arg("importance") = py::none(),
+        py::arg("rows") = "int8");
 }
 
 }  // namespace honed::bindings

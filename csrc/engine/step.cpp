@@ -53,7 +53,7 @@ const cpu::KernelTable& table() { return cpu::kernels(); }
 void prepare(Crew& crew, const Description& d, const NormWeight* norm, const PackedView& w,
              const float* x, int64_t x_stride, int64_t m, float* h, void* block, LinearRows* rows) {
   LinearRowsArgs round = linear_rows_args(w, m, block, rows);
-  bool rounds = is_integer(w.kind);
+  bool rounds = rounds_rows(w);
   auto some = [&](int64_t begin, int64_t end) {
     const float* from = x;
     int64_t stride = x_stride;

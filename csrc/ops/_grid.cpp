@@ -28,8 +28,6 @@ float extreme(const float* w, int count) {
                            [](float a, float b) { return std::fabs(a) < std::fabs(b); });
 }
 
-}  // namespace
-
 bool fit_grid4(const float* w, int count, GridGroup* group) {
   auto [least, most] = std::minmax_element(w, w + count);
   if (on_grid(w, count, (*most - *least) / 15, *least, 0, 15, group)) return true;
@@ -41,6 +39,12 @@ bool fit_grid8(const float* w, int count, GridGroup* group) {
   float top = extreme(w, count);
   return on_grid(w, count, top / 127, 0, -128, 127, group) ||
          on_grid(w, count, -top / 128, 0, -128, 127, group);
+}
+
+}  // namespace
+
+bool fit_grid(WeightKind kind, const float* w, int count, GridGroup* group) {
+  return kind == WeightKind::grid4 ? fit_grid4(w, count, group) : fit_grid8(w, count, group);
 }
 
 }  // namespace honed

@@ -13,7 +13,7 @@ struct GridGroup {
 };
 
 // True where every w[i] is exactly a grid value, which is then in `group`.
-bool fit_grid4(const float* w, int count, GridGroup* group);  // q in [0, 15]
-bool fit_grid8(const float* w, int count, GridGroup* group);  // q in [-128, 127]
+// grid4: q in [0, 15]; grid8: q in [-128, 127].
+bool fit_grid(WeightKind kind, const float* w, int count, GridGroup* group);
 
 }  // namespace honed

@@ -13,7 +13,11 @@ namespace honed {
 namespace {
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-int64_t groups_of(const PackedView& w) { return w.k_padded / w.group; }
+int64_t groups_of(const PackedView& w) { return round_up(w.k_padded, w.group) / w.group; }
+
+// An odd number of cache lines: a multiple of 4 KB would put the rows of a tile on the same few
+// sets of the first cache.
+int64_t q_stride_of(const PackedView& w) { return (round_up(w.k_padded, 64) / 64 | 1) * 64; }
 
 }  // namespace
 
@@ -39,15 +43,13 @@ const char* name_of(WeightKind kind) {
   return "unknown";
 }
 
-bool is_integer(WeightKind kind) { return kind == WeightKind::int8 || kind == WeightKind::int4; }
-
 int64_t linear_items(const PackedView& w, int64_t m) {
   return (w.gated ? w.panels / 2 : w.panels) * ((m + kBlockRows - 1) / kBlockRows);
 }
 
 int64_t linear_rows_bytes(const PackedView& w, int64_t m) {
-  if (!is_integer(w.kind)) return m * w.k * 4;
-  return round_up(m * w.k_padded, 64) + m * groups_of(w) * 8;
+  if (!rounds_rows(w)) return m * w.k * 4;
+  return m * (q_stride_of(w) + groups_of(w) * 8);
 }
 
 LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows) {
@@ -55,15 +57,17 @@ LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, Lin
   args.k = w.k;
   args.k_padded = w.k_padded;
   char* at = static_cast<char*>(block);
-  if (is_integer(w.kind)) {
+  if (rounds_rows(w)) {
     args.group = w.group;
+    args.sum_times = w.kind == WeightKind::int8 ? -128 : 1;
     args.q = reinterpret_cast<int8_t*>(at);
-    args.scale = reinterpret_cast<float*>(at + round_up(m * w.k_padded, 64));
+    args.q_stride = q_stride_of(w);
+    args.scale = reinterpret_cast<float*>(at + m * args.q_stride);
     args.sum = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
-    *rows = {nullptr, 0, args.q, args.scale, args.sum};
+    *rows = {nullptr, 0, args.q, args.q_stride, args.scale, args.sum};
   } else {
     args.copy = reinterpret_cast<float*>(at);
-    *rows = {args.copy, w.k, nullptr, nullptr, nullptr};
+    *rows = {args.copy, w.k};
   }
   return args;
 }
@@ -92,7 +96,7 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
     to.residual_col = 1;
   }
   Strided rows{x.data, x.dtype, x.stride(0), 1};
-  if (!is_integer(w.kind)) return multiply(rows, m, w, to, epilogue);
+  if (!rounds_rows(w)) return multiply(rows, m, w, to, epilogue);
   LinearArgs args{w, {}, m, to};
   SecondProduct plus(epilogue, m, w.n, DType::f32);
   plus.attach(args, 0);

@@ -15,7 +15,9 @@
 // A gated weight alternates panels of gate and up.
 //
 // int8 and int4 multiply integers: each row of x is rounded to int8 with one scale a group of
-// inputs (largest magnitude / 127). Float sums are f32, integer sums are exact.
+// inputs (largest magnitude / 127), up to a whole row. Float sums are f32, integer sums are exact.
+// With float_rows they multiply rows as they are: int4 as grid4, int8 as the float q, its scale at
+// the end.
 #pragma once
 #include <cstdint>
 
@@ -27,6 +29,9 @@ inline constexpr int kPanel = 32;
 inline constexpr int kBlockRows = 168;  // rows of an item, at most
 
 enum class WeightKind : uint8_t { f64, f32, f16, bf16, int8, int4, grid4, grid8 };
+// Inputs whose products of int8 surely fit an int32 sum: the longest group.
+inline constexpr int kLongestGroup = 1 << 17;
+
 enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu };
 
 // What happens to a product before it is stored:
@@ -41,29 +46,35 @@ struct Epilogue {
 };
 
 const char* name_of(WeightKind kind);
-bool is_integer(WeightKind kind);  // rows are rounded to int8 to meet it: int8 and int4
 
 // A packed weight as the kernels see it.
 struct PackedView {
   WeightKind kind;
   bool gated;
-  int group;
+  bool float_rows;   // int8 and int4: rows are not rounded
+  int group;         // inputs a scale of the rows; of int4 and the grids: of the weight too
   int64_t n, k;      // outputs (of the gated product: of each half), inputs
   int64_t panels;    // of 32 channels; gated: both halves' panels
   int64_t k_padded;  // whole groups
   int64_t panel_bytes;
   const uint8_t* data;
-  const float* scales;  // a packed channel each; nullptr but for int8
+  const float* scales;  // int8, and int4 beyond f16's range: a packed channel each; else nullptr
   const float* bias;    // likewise; nullptr: none
 };
 
-// Rows of x made ready: f32 (f64 for f64), or int8 with a scale and an offset a group.
+// True where rows are rounded to int8 to meet the weight.
+inline bool rounds_rows(const PackedView& w) {
+  return (w.kind == WeightKind::int8 || w.kind == WeightKind::int4) && !w.float_rows;
+}
+
+// Rows of x made ready: f32 (f64 for f64), or int8 with a scale and a sum a group.
 struct LinearRows {
   const void* x = nullptr;
   int64_t x_stride = 0;
-  const int8_t* q = nullptr;     // (M, k_padded)
+  const int8_t* q = nullptr;
+  int64_t q_stride = 0;
   const float* scale = nullptr;  // (M, groups)
-  const int32_t* sum = nullptr;  // (M, groups): of the group's q
+  const int32_t* sum = nullptr;  // (M, groups): of the group's q; times -128 for int8 weights
 };
 
 // Where a product goes, and what happens to it on the way.
@@ -97,9 +108,11 @@ struct LinearRowsArgs {
   int64_t x_stride;
   DType dtype;
   int64_t k, k_padded;
+  float* copy;  // (M, k), or
   int group;    // 0: to f32
-  float* copy;  // (M, k)
+  int sum_times;
   int8_t* q;
+  int64_t q_stride;
   float* scale;
   int32_t* sum;
 };

@@ -100,7 +100,7 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
   for (int64_t at = 0; at < m; at += step) {
     const int64_t rows = std::min(step, m - at);
     Strided part{advance(x, at, 0), x.dtype, x.row, x.col};
-    LinearArgs args{w, {part.data, row, nullptr, nullptr, nullptr}, rows, from(to, at, 0)};
+    LinearArgs args{w, {part.data, row}, rows, from(to, at, 0)};
     if (!ready) {
       arrange_rows(part, rows, k, block.as<void>(), row);
       args.rows.x = block.as<void>();

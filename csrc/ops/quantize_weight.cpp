@@ -44,16 +44,17 @@ void check_weight(const TensorView& w) {
 
 bool is_grid(WeightKind kind) { return kind == WeightKind::grid4 || kind == WeightKind::grid8; }
 
-// Channel `lane` of a panel, from the row of a weight.
-void write_grid(const PackedView& v, const float* w, int64_t lane, uint8_t* panel) {
+// Writes channel `lane` of a zeroed panel from the row of a weight. False where inputs from
+// *failed on are on no such grid.
+bool write_grid(const PackedView& v, const float* w, int64_t lane, uint8_t* panel,
+                int64_t* failed) {
   bool four = v.kind == WeightKind::grid4;
   int64_t group_bytes = panel_bytes_of(v.kind, kGridGroup, kGridGroup);
   for (int64_t k = 0; k < v.k; k += kGridGroup, panel += group_bytes) {
     int count = int(std::min<int64_t>(kGridGroup, v.k - k));
     GridGroup group;
-    HONED_CHECK(four ? fit_grid4(w + k, count, &group) : fit_grid8(w + k, count, &group),
-                "quantize_weight: inputs ", k, " to ", k + count - 1, " of a channel lie on no ",
-                name_of(v.kind), " grid, expected weights expanded from a quantised file");
+    *failed = k;
+    if (!fit_grid(v.kind, w + k, count, &group)) return false;
     f16* steps = reinterpret_cast<f16*>(panel);
     steps[lane] = group.step;
     if (four) steps[kPanel + lane] = group.low;
@@ -65,6 +66,7 @@ void write_grid(const PackedView& v, const float* w, int64_t lane, uint8_t* pane
       else
         codes[(i / 4 * kPanel + lane) * 4 + i % 4] = uint8_t(group.codes[i] + 128);
   }
+  return true;
 }
 
 // A row of a weight as f32.
@@ -72,13 +74,15 @@ void read_row(const TensorView& w, int64_t row, float* out) {
   for (int64_t i = 0; i < w.size(1); ++i) out[i] = element(w, row * w.stride(0) + i * w.stride(1));
 }
 
-bool every_row(const std::vector<TensorView>& weights, bool (*holds)(const float*, int64_t)) {
+// `holds` of every `stride`-th row, until one does not.
+template <class F>
+bool every_row(const std::vector<TensorView>& weights, int64_t stride, F&& holds) {
   for (const TensorView& w : weights) {
     std::atomic<bool> all{true};
-    parallel_for(w.size(0), 16, [&](int64_t begin, int64_t end) {
+    parallel_for((w.size(0) + stride - 1) / stride, 16, [&](int64_t begin, int64_t end) {
       std::vector<float> row(size_t(w.size(1)));
       for (int64_t r = begin; r < end && all.load(std::memory_order_relaxed); ++r) {
-        read_row(w, r, row.data());
+        read_row(w, r * stride, row.data());
         if (!holds(row.data(), w.size(1))) all = false;
       }
     });
@@ -87,12 +91,18 @@ bool every_row(const std::vector<TensorView>& weights, bool (*holds)(const float
   return true;
 }
 
-template <bool (*fit)(const float*, int, GridGroup*)>
-bool row_on_grid(const float* row, int64_t count) {
-  GridGroup group;
-  for (int64_t k = 0; k < count; k += kGridGroup)
-    if (!fit(row + k, int(std::min<int64_t>(kGridGroup, count - k)), &group)) return false;
-  return true;
+// Whether a few rows lie on the grid: nearly all weights that are on none are told here.
+bool may_be_grid(const std::vector<TensorView>& weights, WeightKind kind) {
+  constexpr int64_t kSampled = 16;
+  int64_t most = 0;
+  for (const TensorView& w : weights) most = std::max(most, w.size(0));
+  return every_row(weights, most / kSampled + 1, [&](const float* row, int64_t count) {
+    GridGroup group;
+    for (int64_t k = 0; k < count; k += kGridGroup)
+      if (!fit_grid(kind, row + k, int(std::min<int64_t>(kGridGroup, count - k)), &group))
+        return false;
+    return true;
+  });
 }
 
 bool row_is_f16(const float* row, int64_t count) {
@@ -103,45 +113,77 @@ bool row_is_bf16(const float* row, int64_t count) {
   return std::all_of(row, row + count, [](float x) { return to_float(to_bf16(x)) == x; });
 }
 
+WeightKind float_kind(const std::vector<TensorView>& weights) {
+  if (every_row(weights, 1, row_is_bf16)) return WeightKind::bf16;
+  return every_row(weights, 1, row_is_f16) ? WeightKind::f16 : WeightKind::f32;
+}
+
 }  // namespace
 
 PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
-                           const std::vector<TensorView>& biases, WeightKind kind, int group,
-                           bool gated, const TensorView* importance) {
+                           const std::vector<TensorView>& biases, std::optional<WeightKind> kind,
+                           const WeightOptions& options) {
   HONED_CHECK(!weights.empty() && weights.size() <= 8, "linear: ", weights.size(),
               " weights, expected 1 to 8");
+  bool gated = options.gated;
   HONED_CHECK(!gated || (weights.size() == 2 && same_shape(weights[0], weights[1])),
               "linear: a gated weight takes two weights of one shape, got ", weights.size());
-  HONED_CHECK(group == 32 || group == 64, "linear: group is ", group, ", expected 32 or 64");
-  std::vector<QuantizeWeightArgs::Source> sources;
   int64_t n = 0;
   for (const TensorView& w : weights) {
     check_weight(w);
     HONED_CHECK(w.size(1) == weights[0].size(1), "linear: weights have ", weights[0].size(1),
                 " and ", w.size(1), " inputs, expected one number");
-    sources.push_back({w.data, w.size(0), w.stride(0), w.stride(1), w.dtype});
     n += w.size(0);
   }
-  view_.kind = kind;
   view_.gated = gated;
-  view_.group = group;
   view_.n = gated ? weights[0].size(0) : n;
   view_.k = weights[0].size(1);
   view_.panels = round_up(view_.n, kPanel) / kPanel * (gated ? 2 : 1);
-  if (is_grid(kind)) view_.group = group = kGridGroup;
-  view_.k_padded = is_integer(kind) || is_grid(kind) ? round_up(view_.k, group) : view_.k;
+  for (WeightKind grid : {WeightKind::grid4, WeightKind::grid8}) {
+    if (kind ? *kind != grid : !may_be_grid(weights, grid)) continue;
+    allocate(grid, options);
+    int64_t failed = pack_grid(weights);
+    if (failed < 0) {
+      pack_bias(weights, biases);
+      return;
+    }
+    HONED_CHECK(!kind, "quantize_weight: inputs ", failed, " to ",
+                std::min(failed + kGridGroup, view_.k) - 1, " of a channel lie on no ",
+                name_of(grid), " grid, expected weights expanded from a quantised file");
+  }
+  allocate(kind ? *kind : float_kind(weights), options);
+  pack(weights, options.importance);
+  pack_bias(weights, biases);
+}
+
+void PackedWeight::allocate(WeightKind kind, const WeightOptions& options) {
+  bool quads = kind == WeightKind::int8 || kind == WeightKind::int4;
+  int group = is_grid(kind) ? kGridGroup : options.group;
+  bool any = kind == WeightKind::int8;
+  HONED_CHECK(
+      group == 32 || group == 64 ||
+          (any && (group == kWholeRow || (group > 0 && group % 32 == 0 && group <= kLongestGroup))),
+      "linear: group is ", group, ", expected ",
+      any ? "a multiple of 32 or the whole row" : "32 or 64");
+  if (kind == WeightKind::int8 && options.float_rows) group = 32;  // what is opened at a time
+  view_.kind = kind;
+  view_.float_rows = options.float_rows && quads;
+  view_.group = group == kWholeRow ? kLongestGroup : group;
+  view_.k_padded = view_.k;
+  if (kind == WeightKind::int8 && !options.float_rows)
+    view_.k_padded = round_up(view_.k, 4);
+  else if (quads || is_grid(kind))
+    view_.k_padded = round_up(view_.k, group);
   view_.panel_bytes = panel_bytes_of(kind, view_.k_padded, group);
   data_ = allocate_packed(view_.panels * view_.panel_bytes);
   view_.data = data_.get();
-  if (kind == WeightKind::int8) {
-    scales_.resize(size_t(view_.panels * kPanel));
-    view_.scales = scales_.data();
-  }
-  if (is_grid(kind)) {
-    pack_grid(weights);
-    if (!biases.empty()) pack_bias(weights, biases);
-    return;
-  }
+  if (quads) scales_.assign(size_t(view_.panels * kPanel), 1.0f);
+}
+
+void PackedWeight::pack(const std::vector<TensorView>& weights, const TensorView* importance) {
+  std::vector<QuantizeWeightArgs::Source> sources;
+  for (const TensorView& w : weights)
+    sources.push_back({w.data, w.size(0), w.stride(0), w.stride(1), w.dtype});
   std::vector<float> weighed;
   if (importance) {
     HONED_CHECK(importance->ndim == 1 && importance->size(0) == view_.k &&
@@ -157,9 +199,9 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
   }
   QuantizeWeightArgs args{sources.data(),
                           int(sources.size()),
-                          kind,
-                          gated,
-                          group,
+                          view_.kind,
+                          view_.gated,
+                          view_.group,
                           view_.k,
                           view_.k_padded,
                           view_.panel_bytes,
@@ -167,21 +209,30 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                           scales_.data(),
                           importance ? weighed.data() : nullptr};
   cpu::run(cpu::kernels().quantize_weight, args, view_.panels, 1);
-  if (!biases.empty()) pack_bias(weights, biases);
+  if (std::all_of(scales_.begin(), scales_.end(), [](float s) { return s == 1.0f; })) scales_ = {};
+  if (!scales_.empty()) view_.scales = scales_.data();
 }
 
-void PackedWeight::pack_grid(const std::vector<TensorView>& weights) {
-  std::fill_n(data_.get(), view_.panels * view_.panel_bytes, uint8_t{0});
-  int64_t before = 0;
-  std::vector<float> row(size_t(view_.k));
-  for (size_t s = 0; s < weights.size(); ++s) {
-    for (int64_t i = 0; i < weights[s].size(0); ++i) {
-      read_row(weights[s], i, row.data());
-      int64_t c = packed_channel(int64_t(s), before, i);
-      write_grid(view_, row.data(), c % kPanel, data_.get() + c / kPanel * view_.panel_bytes);
+int64_t PackedWeight::pack_grid(const std::vector<TensorView>& weights) {
+  std::atomic<int64_t> failed{-1};
+  parallel_for(view_.panels, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> row(size_t(view_.k));
+    for (int64_t panel = begin; panel < end; ++panel) {
+      uint8_t* to = data_.get() + panel * view_.panel_bytes;
+      std::fill_n(to, view_.panel_bytes, uint8_t{0});
+      for (int64_t lane = 0; lane < kPanel; ++lane) {
+        size_t s = view_.gated ? size_t(panel % 2) : 0;
+        int64_t i = (view_.gated ? panel / 2 : panel) * kPanel + lane, at = 0;
+        while (!view_.gated && s + 1 < weights.size() && i >= weights[s].size(0))
+          i -= weights[s++].size(0);
+        if (i >= weights[s].size(0)) break;
+        read_row(weights[s], i, row.data());
+        if (failed.load(std::memory_order_relaxed) >= 0) return;
+        if (!write_grid(view_, row.data(), lane, to, &at)) failed = at;
+      }
     }
-    before += weights[s].size(0);
-  }
+  });
+  return failed;
 }
 
 int64_t PackedWeight::packed_channel(int64_t weight, int64_t before, int64_t row) const {
@@ -190,6 +241,7 @@ int64_t PackedWeight::packed_channel(int64_t weight, int64_t before, int64_t row
 
 void PackedWeight::pack_bias(const std::vector<TensorView>& weights,
                              const std::vector<TensorView>& biases) {
+  if (biases.empty()) return;
   HONED_CHECK(biases.size() == weights.size(), "linear: ", biases.size(), " biases for ",
               weights.size(), " weights");
   bias_.resize(size_t(view_.panels * kPanel));
@@ -244,18 +296,11 @@ void PackedWeight::unpack(float* out) const {
         uint8_t byte = block[kPanel * 4 + (j / 8 * kPanel + lane) * 4 + j % 4];
         value = float(j % 8 < 4 ? byte & 15 : byte >> 4) * to_float(steps[lane]) +
                 to_float(steps[kPanel + lane]);
+        if (v.scales) value *= v.scales[c];
       }
       out[row * v.k + i] = value;
     }
   }
-}
-
-WeightKind exact_kind(const std::vector<TensorView>& weights) {
-  for (const TensorView& w : weights) check_weight(w);
-  if (every_row(weights, row_on_grid<fit_grid4>)) return WeightKind::grid4;
-  if (every_row(weights, row_on_grid<fit_grid8>)) return WeightKind::grid8;
-  if (every_row(weights, row_is_bf16)) return WeightKind::bf16;
-  return every_row(weights, row_is_f16) ? WeightKind::f16 : WeightKind::f32;
 }
 
 }  // namespace honed

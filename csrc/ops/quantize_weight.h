@@ -9,11 +9,13 @@
 //
 // The fit of int4 weighs the error of input k by importance[k] (all 1 where absent): with the mean
 // square of what reaches the input, it is the error of the product that is least, not that of the
-// weight.
+// weight. A channel whose steps or lows would leave the range of f16 is divided by a power of two
+// first, which its scale gives back.
 //
 // Parallel over panels.
 #pragma once
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "ops/linear.h"
@@ -33,18 +35,27 @@ struct QuantizeWeightArgs {
   int group;
   int64_t k, k_padded, panel_bytes;
   uint8_t* data;
-  float* scales;
+  float* scales;            // a channel each; left alone where 1
   const float* importance;  // int4: (k_padded,); nullptr: all 1
+};
+
+inline constexpr int kWholeRow = 0;
+
+struct WeightOptions {
+  // Inputs a scale: of int4, 32 or 64; of the rows that int8 meets, a multiple of 32 or kWholeRow.
+  int group = 32;
+  bool gated = false;                      // two weights of one shape, woven panel by panel
+  bool float_rows = false;                 // int8 and int4: rows are not rounded
+  const TensorView* importance = nullptr;  // (K,) f32, used by int4; nullptr: all inputs alike
 };
 
 // Owns a packed weight.
 class PackedWeight {
  public:
-  // Weights (N_i, K) one below the other, or woven panel by panel (gated: exactly two of one
-  // shape). biases: one a weight or empty. group: inputs a scale, 32 or 64. importance: (K,) f32,
-  // used by int4; nullptr: all inputs alike.
+  // Weights (N_i, K) one below the other, or woven. biases: one a weight or empty. Without a kind:
+  // the cheapest that holds every value exactly, of grid4, grid8, bf16, f16 and f32.
   PackedWeight(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases,
-               WeightKind kind, int group, bool gated, const TensorView* importance);
+               std::optional<WeightKind> kind, const WeightOptions& options);
 
   const PackedView& view() const { return view_; }
   int64_t bytes() const;
@@ -53,7 +64,10 @@ class PackedWeight {
   void unpack(float* out) const;
 
  private:
-  void pack_grid(const std::vector<TensorView>& weights);
+  void allocate(WeightKind kind, const WeightOptions& options);
+  void pack(const std::vector<TensorView>& weights, const TensorView* importance);
+  // -1, or the first of a group of inputs that lies on no grid
+  int64_t pack_grid(const std::vector<TensorView>& weights);
   int64_t packed_channel(int64_t weight, int64_t before, int64_t row) const;
   void pack_bias(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases);
 
@@ -61,8 +75,5 @@ class PackedWeight {
   std::shared_ptr<uint8_t[]> data_;
   std::vector<float> scales_, bias_;
 };
-
-// The cheapest kind that holds every value of the weights exactly: grid4, grid8, bf16, f16 or f32.
-WeightKind exact_kind(const std::vector<TensorView>& weights);
 
 }  // namespace honed

@@ -9,6 +9,7 @@ from tests.hf.conftest import close, make, on_engine, pair, prompt
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import honed
+from honed._lib import _core
 from honed.hf.families import storage_for
 
 
@@ -92,15 +93,15 @@ def test_wrong_arguments():
 
 def test_exact_mode_takes_16_bits_only_where_they_hold_every_value():
     matrix = torch.randn(40, 30)
-    assert storage_for("up", [matrix], None) == "f32"
-    assert storage_for("up", [matrix.bfloat16().float()], None) == "bf16"
-    assert storage_for("up", [matrix.half().float()], None) == "f16"
-    assert storage_for("up", [matrix.bfloat16()], None) == "bf16"
-    assert storage_for("up", [matrix.half().float(), matrix], None) == "f32"
+    assert _core.pack_weight([matrix], storage_for("up", None)).kind == "f32"
+    assert _core.pack_weight([matrix.bfloat16().float()], storage_for("up", None)).kind == "bf16"
+    assert _core.pack_weight([matrix.half().float()], storage_for("up", None)).kind == "f16"
+    assert _core.pack_weight([matrix.bfloat16()], storage_for("up", None)).kind == "bf16"
+    assert _core.pack_weight([matrix.half().float(), matrix], storage_for("up", None)).kind == "f32"
     late = matrix.bfloat16().float()
     late[39, 29] += 2.0**-20
-    assert storage_for("up", [late], None) == "f32"
-    assert storage_for("up", [torch.full((4, 4), 70000.0)], None) == "f32"
+    assert _core.pack_weight([late], storage_for("up", None)).kind == "f32"
+    assert _core.pack_weight([torch.full((4, 4), 70000.0)], storage_for("up", None)).kind == "f32"
 
 
 def test_exact_mode_halves_what_it_can():

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from honed import _core, ops
 from honed.testing import allowed_error, cpu_level
 
 LEVELS = _core.usable_levels()
 SHAPES = [(1, 1, 1), (1, 40, 33), (2, 33, 64), (5, 64, 100), (16, 96, 128), (37, 70, 65)]
+
+INTEGERS = [
+    ("int8", {}),
+    ("int8", {"group": None}),
+    ("int8", {"rows": "float"}),
+    ("int4", {}),
+    ("int4", {"rows": "float"}),
+]
 
 
 def _integers(m, n, k, high, generator):
@@ -21,12 +31,65 @@ def _integers(m, n, k, high, generator):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_int8_equals_integers(level, shape):
+@pytest.mark.parametrize("group", [32, 96, 256, None])
+def test_int8_equals_integers(level, shape, group):
     x, w = _integers(*shape, 127, torch.Generator().manual_seed(1))
     w[:, 0] = 127
     with cpu_level(level):
-        got = ops.linear(x, ops.quantize_weight(w, "int8"))
+        packed = ops.quantize_weight(w, "int8", group)
+        got = ops.linear(x, packed)
+    assert packed.group == group
     assert torch.equal(got.long(), x.long() @ w.long().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    m=st.integers(1, 90),
+    n=st.integers(1, 70),
+    k=st.one_of(st.integers(1, 300), st.integers(900, 4200)),
+    group=st.sampled_from([32, 64, 128, 224, 256, 1056, None]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_int8_sums_are_exact(level, m, n, k, group, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, w = (torch.randint(-127, 128, (rows, k), generator=generator).float() for rows in (m, n))
+    w[:, 0] = 127  # every channel's scale is 1, a row's in every group 1 or 2
+    x[:, :: group or k] = 127
+    for part in x.split(group or k, 1):
+        part *= 2.0 ** torch.randint(0, 2, (m, 1), generator=generator)
+    with cpu_level(level):
+        got = ops.linear(x, ops.quantize_weight(w, "int8", group))
+    assert torch.equal(got.long(), x.long() @ w.long().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("k", [131072, 131073])
+def test_int8_of_the_longest_rows(level, k):
+    """All products at their largest: the sum of 131072 is the last that fits."""
+    x = torch.full((15, k), -3.0)
+    w = torch.full((2, k), 5.0)
+    w[1] = -5
+    with cpu_level(level):
+        got = ops.linear(x, ops.quantize_weight(w, "int8", None))
+    assert torch.allclose(got, torch.tensor([-15.0 * k, 15.0 * k]).expand(15, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("group", [32, 64])
+def test_float_rows_are_not_rounded(level, kind, group):
+    generator = torch.Generator().manual_seed(8)
+    for m, n, k in [*SHAPES, (90, 33, 300)]:
+        x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
+        with cpu_level(level):
+            packed = ops.quantize_weight(w, kind, group, rows="float")
+            got = ops.linear(x, packed)
+            assert torch.equal(packed.unpack(), ops.quantize_weight(w, kind, group).unpack())
+        assert packed.kind == kind and packed.rows == "float"
+        reference = x.double() @ packed.unpack().double().T
+        plain = ops.linear(x, ops.quantize_weight(packed.unpack(), "f32"))
+        assert (got.double() - reference).abs().max() <= allowed_error(reference, plain, torch.float32)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -103,29 +166,29 @@ def test_weights_below_each_other():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", ["f32", "f16", "int8", "int4"])
-def test_nan_and_infinity_go_through(level, kind):
+@pytest.mark.parametrize("kind, options", [("f32", {}), ("f16", {}), *INTEGERS], ids=str)
+def test_nan_and_infinity_go_through(level, kind, options):
     x = torch.randn(4, 70)
     x[1, 33], x[2, 69] = float("nan"), float("inf")
     with cpu_level(level):
-        got = ops.linear(x, ops.quantize_weight(torch.randn(5, 70), kind))
+        got = ops.linear(x, ops.quantize_weight(torch.randn(5, 70), kind, **options))
     assert got[[0, 3]].isfinite().all() and not got[1].isfinite().any() and not got[2].isfinite().any()
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", ["f32", "bf16", "int8", "int4"])
-def test_a_nan_weight_is_not_lost(level, kind):
+@pytest.mark.parametrize("kind, options", [("f32", {}), ("bf16", {}), *INTEGERS], ids=str)
+def test_a_nan_weight_is_not_lost(level, kind, options):
     w = torch.randn(40, 70)
     w[1, 3], w[33, 69] = float("nan"), float("inf")
     with cpu_level(level):
-        got = ops.linear(torch.randn(3, 70), ops.quantize_weight(w, kind))
+        got = ops.linear(torch.randn(3, 70), ops.quantize_weight(w, kind, **options))
     finite = got.isfinite().all(0)
     assert finite.sum() == 38 and not finite[1] and not finite[33]
 
 
-@pytest.mark.parametrize("kind", ["f32", "int8", "int4", "grid4", "grid8"])
-def test_nothing_to_sum_gives_the_bias(kind):
-    packed = ops.quantize_weight(torch.zeros(40, 0), kind, bias=torch.ones(40))
+@pytest.mark.parametrize("kind, options", [("f32", {}), ("grid4", {}), ("grid8", {}), *INTEGERS], ids=str)
+def test_nothing_to_sum_gives_the_bias(kind, options):
+    packed = ops.quantize_weight(torch.zeros(40, 0), kind, bias=torch.ones(40), **options)
     for m in (0, 1, 30):
         assert torch.equal(ops.linear(torch.zeros(m, 0), packed), torch.ones(m, 40))
 
@@ -151,8 +214,11 @@ def test_refusals():
         ops.linear(torch.randn(2, 8, requires_grad=True), packed)
     with pytest.raises(ValueError, match="kind is 'int3'"):
         ops.quantize_weight(torch.randn(4, 8), "int3")
-    with pytest.raises(ValueError, match="group is 48"):
-        ops.quantize_weight(torch.randn(4, 8), "int4", 48)
+    for kind, group in (("int4", 48), ("int4", None), ("int4", 96), ("int8", 48), ("int8", -32)):
+        with pytest.raises(ValueError, match=f"group is {group or 0}"):
+            ops.quantize_weight(torch.randn(4, 8), kind, group)
+    with pytest.raises(ValueError, match="rows is 'int4', expected int8 or float"):
+        ops.quantize_weight(torch.randn(4, 8), "int8", rows="int4")
     with pytest.raises(ValueError, match=r"weight has shape \[8\]"):
         ops.quantize_weight(torch.randn(8))
     for kind in ("exact", "f16"):

@@ -42,6 +42,20 @@ def test_int4_keeps_a_four_bit_grid(level):
     assert torch.allclose(got, w, rtol=0, atol=2 * torch.finfo(torch.float16).eps * w.abs().max())
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rows", ["int8", "float"])
+def test_int4_beyond_the_range_of_float16(level, rows):
+    """Large and tiny channels round as the same channels at ordinary size do."""
+    w = torch.randn(70, 96, generator=torch.Generator().manual_seed(9))
+    factor = 2.0 ** torch.linspace(-100, 100, 70).round()[:, None]
+    x = torch.randn(20, 96, generator=torch.Generator().manual_seed(10))
+    with cpu_level(level):
+        plain, scaled = (ops.quantize_weight(v, "int4", rows=rows) for v in (w, w * factor))
+        products = [ops.linear(x, packed) for packed in (plain, scaled)]
+    assert torch.equal(scaled.unpack() / factor, plain.unpack())
+    assert torch.equal(products[1] / factor.T, products[0])
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_zeros_and_constants(kind):
     w = torch.zeros(3, 64)
@@ -67,7 +81,7 @@ def test_grids_are_found_and_multiplied_exactly(level, kind):
     for k in (32, 70, 1, 320):
         w = _grid(4, -3.0, 0.4, k=k) if kind == "grid4" else _grid(8, 0, 0.02, k=k)
         if k > 1:
-            assert _core.exact_kind([w]) == kind
+            assert _core.pack_weight([w], "exact").kind == kind
         with cpu_level(level):
             packed = ops.quantize_weight(w, kind)
             assert torch.equal(packed.unpack(), w)
@@ -83,14 +97,14 @@ def test_symmetric_grid_without_its_last_code():
     q = torch.randint(-7, 7, (6, 64)).float()
     q[:, ::32] = -8
     w = q * torch.tensor([0.25, -0.5, 0.0371, 1.0, -0.02, 3.0]).half().float()[:, None]
-    assert _core.exact_kind([w]) == "grid4"
+    assert _core.pack_weight([w], "exact").kind == "grid4"
     assert torch.equal(ops.quantize_weight(w, "grid4").unpack(), w)
 
 
 def test_what_is_on_no_grid_is_refused():
     w = _grid(4, -3.0, 0.4)
     w[7, 40] += 1e-4
-    assert _core.exact_kind([w]) == "f32"
+    assert _core.pack_weight([w], "exact").kind == "f32"
     with pytest.raises(ValueError, match="inputs 32 to 63 of a channel lie on no grid4 grid"):
         ops.quantize_weight(w, "grid4")
 
@@ -98,13 +112,13 @@ def test_what_is_on_no_grid_is_refused():
 def test_exact_kind():
     half = torch.tensor([[1.0, 2**-24, 65504.0]])
     brain = torch.tensor([[1.0, 2**-100, 3e38]]).bfloat16().float()
-    assert _core.exact_kind([half]) == "f16"
-    assert _core.exact_kind([brain]) == "bf16"
-    assert _core.exact_kind([half, brain]) == "f32"
-    assert _core.exact_kind([torch.tensor([[0.1]])]) == "f32"
-    assert _core.exact_kind([half.half()]) == "f16"
-    assert _core.exact_kind([brain.bfloat16()]) == "bf16"
-    assert _core.exact_kind([torch.tensor([[float("nan")]])]) == "f32"
+    assert _core.pack_weight([half], "exact").kind == "f16"
+    assert _core.pack_weight([brain], "exact").kind == "bf16"
+    assert _core.pack_weight([half, brain], "exact").kind == "f32"
+    assert _core.pack_weight([torch.tensor([[0.1]])], "exact").kind == "f32"
+    assert _core.pack_weight([half.half()], "exact").kind == "f16"
+    assert _core.pack_weight([brain.bfloat16()], "exact").kind == "bf16"
+    assert _core.pack_weight([torch.tensor([[float("nan")]])], "exact").kind == "f32"
 
 
 @pytest.mark.parametrize("level", LEVELS)

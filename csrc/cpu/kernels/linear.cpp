@@ -49,10 +49,11 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       times(reinterpret_cast<const bf16*>(w));
       break;
     case WeightKind::int8:
-      int_panel<false>(a, w, row, rows, out);
+      p.float_rows ? grid_panel<false, false>(a, w, row, rows, out)
+                   : int_panel<false>(a, w, row, rows, out);
       break;
     case WeightKind::int4:
-      int_panel<true>(a, w, row, rows, out);
+      p.float_rows ? grid_panel<true>(a, w, row, rows, out) : int_panel<true>(a, w, row, rows, out);
       break;
     case WeightKind::grid4:
       grid_panel<true>(a, w, row, rows, out);

@@ -9,9 +9,9 @@ namespace {
 // A tile takes two vectors of channels at a time and up to kRows rows; the accumulators, the
 // weight vectors and one broadcast fill the registers (32 with AVX-512, else 16).
 #if defined(__AVX512F__)
-constexpr int kRows = 14, kIntRows = 6;
+constexpr int kRows = 14;
 #else
-constexpr int kRows = 6, kIntRows = 2;
+constexpr int kRows = 6;
 #endif
 constexpr int kWide = 2;  // of integer tiles
 static_assert(kBlockRows % kRows == 0);

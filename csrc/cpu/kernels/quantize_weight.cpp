@@ -45,27 +45,36 @@ int rounded(float x, int low, int high) {
   return q < low ? low : q > high ? high : q;
 }
 
-void pack_int8(const QuantizeWeightArgs& a, int64_t panel) {
-  uint8_t* to = a.data + panel * a.panel_bytes;
+// The largest magnitudes of a panel's channels; `odd` becomes NaN where one is NaN or infinite.
+void find_largest(const QuantizeWeightArgs& a, int64_t panel, float* largest, float* odd) {
   float block[kMaxGroup * kPanel];
-  float largest[kPanel] = {},
-        odd[kPanel] = {};  // odd becomes NaN where a weight is NaN or infinite
-  for (int64_t k = 0; k < a.k_padded; k += a.group) {
-    gather(a, panel, k, a.group, block);
-    for (int i = 0; i < a.group * kPanel; ++i) {
+  for (int c = 0; c < kPanel; ++c) largest[c] = odd[c] = 0;
+  for (int64_t k = 0; k < a.k; k += kMaxGroup) {
+    int count = int(a.k - k < kMaxGroup ? a.k - k : kMaxGroup);
+    gather(a, panel, k, count, block);
+    for (int i = 0; i < count * kPanel; ++i) {
       float magnitude = __builtin_fabsf(block[i]);
       if (magnitude > largest[i % kPanel]) largest[i % kPanel] = magnitude;
       odd[i % kPanel] += block[i] - block[i];
     }
   }
+}
+
+void pack_int8(const QuantizeWeightArgs& a, int64_t panel) {
+  uint8_t* to = a.data + panel * a.panel_bytes;
+  float block[kMaxGroup * kPanel], largest[kPanel], odd[kPanel];
+  find_largest(a, panel, largest, odd);
+  auto count = [&](int64_t k) {
+    return int(a.k_padded - k < kMaxGroup ? a.k_padded - k : kMaxGroup);
+  };
   float inverse[kPanel];
   for (int c = 0; c < kPanel; ++c) {
     a.scales[panel * kPanel + c] = largest[c] / 127.0f + odd[c];
     inverse[c] = largest[c] > 0 ? 127.0f / largest[c] : 0.0f;
   }
-  for (int64_t k = 0; k < a.k_padded; k += a.group) {
-    gather(a, panel, k, a.group, block);
-    for (int i = 0; i < a.group; ++i)
+  for (int64_t k = 0; k < a.k_padded; k += kMaxGroup) {
+    gather(a, panel, k, count(k), block);
+    for (int i = 0; i < count(k); ++i)
       for (int c = 0; c < kPanel; ++c)
         to[((k + i) / 4 * kPanel + c) * 4 + i % 4] =
             uint8_t(rounded(block[i * kPanel + c] * inverse[c], -127, 127) + 128);
@@ -125,8 +134,17 @@ void pack_int4(const QuantizeWeightArgs& a, int64_t panel) {
   alignas(64) float block[kMaxGroup * kPanel], steps[2 * kPanel], codes[8 * kPanel];
   float alike[kMaxGroup];
   for (float& weight : alike) weight = 1.0f;
+  float largest[kPanel], odd[kPanel], shrink[kPanel];
+  find_largest(a, panel, largest, odd);
+  for (int c = 0; c < kPanel; ++c) {
+    bool within = largest[c] < 0x1p15f && largest[c] > 0x1p-10f;  // steps and lows are good f16
+    if (!within && largest[c] > 0 && largest[c] <= 0x1.fffffep127f)
+      a.scales[panel * kPanel + c] = __builtin_ldexpf(1.0f, __builtin_ilogbf(largest[c]));
+    shrink[c] = 1.0f / a.scales[panel * kPanel + c];
+  }
   for (int64_t k = 0; k < a.k_padded; k += a.group) {
     gather(a, panel, k, a.group, block);
+    for (int i = 0; i < a.group * kPanel; ++i) block[i] *= shrink[i % kPanel];
     search_steps(block, a.importance ? a.importance + k : alike, a.group, steps, steps + kPanel);
     f16* stored = reinterpret_cast<f16*>(to);
     for (int c = 0; c < 2 * kPanel; c += kLanes) {

@@ -97,7 +97,7 @@ class Handle:
         if self.engine is None:
             changed = {(part.key, part.layer) for part in binding.parts}
         packed = [part for part in binding.parts if part.packed and (part.key, part.layer) in changed]
-        kinds = [storage_for(part.key, part.weights, self.weights) for part in packed]
+        kinds = [storage_for(part.key, self.weights) for part in packed]
         rounded = [part for part, kind in zip(packed, kinds, strict=True) if kind == "int4"]
         importance = input_importance(model, [part.modules[0] for part in rounded], binding.limit)
         for part, kind in zip(packed, kinds, strict=True):
@@ -117,7 +117,7 @@ class Handle:
         weights = part.weights
         woven = part.key == "up" and len(weights) == 2
         packed = _core.pack_weight(weights, kind, GROUP, part.biases, woven, importance)
-        self.packs[part.key, part.layer] = (packed, kind)
+        self.packs[part.key, part.layer] = (packed, packed.kind)
 
     def _build(self, binding):
         layers = [{} for _ in range(binding.description["num_layers"])]

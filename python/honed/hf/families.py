@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from honed._lib import _core
-
 
 class Unsupported(Exception):
     """A model, or a part of it, that the engine does not take. The text is the reason shown by ``report``."""
@@ -117,12 +115,12 @@ RECIPES = {
 CACHE_DTYPES = {None: "f32", "bf16": "f16", "fp16": "f16", "int8": "f16", "int4": "f16"}
 
 
-def storage_for(part: str, weights: list, mode: str | None) -> str:
-    """The kind that a part ("qkv", "head", ...) of these weights is packed in.
+def storage_for(part: str, mode: str | None) -> str:
+    """The kind that the weights of a part ("qkv", "head", ...) are packed in.
 
-    Exact mode takes the cheapest kind that holds every value of every weight exactly.
+    ``exact``: the cheapest kind that holds every value of every weight exactly.
     """
-    if mode is not None:
-        recipe = RECIPES[mode]
-        return recipe.get(part, recipe["*"])
-    return _core.exact_kind(weights)
+    if mode is None:
+        return "exact"
+    recipe = RECIPES[mode]
+    return recipe.get(part, recipe["*"])

@@ -19,7 +19,8 @@ def linear(input, weight, bias=None, *, activation="none", residual=None):
 
     Returns:
         ``(..., N)`` of the input's type. Float sums are float32. With int8 and int4 weights each row is
-        rounded to int8, one scale a group of inputs, and the integer sums are exact.
+        rounded to int8 (unless ``quantize_weight`` was told ``rows="float"``), one scale a group of inputs,
+        and the integer sums are exact.
 
     Raises:
         ValueError: shapes that do not fit. TypeError: a type without a kernel.

@@ -3,7 +3,7 @@
 from honed._lib import _core
 
 
-def quantize_weight(weight, kind="exact", group=32, bias=None, *, importance=None):
+def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", importance=None):
     """Packs a weight ``(N, K)`` once, for :func:`honed.ops.linear` to use many times.
 
     ==========  =====================================================  =================
@@ -24,14 +24,18 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, importance=Non
 
     Args:
         weight: ``(N, K)``, float32, float16 or bfloat16, any strides; torch or NumPy.
-        group: inputs that share a scale, 32 or 64: of int4 weights, and of the rows that meet int8 and
-            int4 weights.
+        group: inputs that share a scale: of int4 weights, and of the rows that meet int8 and int4 weights.
+            32 or 64, for int8 any multiple of 32, or ``None``: one scale a row ("per token"; of rows of more
+            than 131072 inputs, one each 131072). A longer group is faster with many rows; a shorter one keeps
+            more of rows whose inputs differ much in size.
+        rows: what rows become to meet int8 and int4 weights: ``int8``, or ``float``: they stay as they are
+            ("weight-only"), and the product is as exact as float32 sums are.
         importance: ``(K,)`` float32: the mean square of what reaches each input. int4 then makes the error
             of the product least instead of that of the weight.
         bias: ``(N,)``, kept in float32 and added by ``linear``.
 
     Returns:
-        A packed weight with ``kind``, ``out_features``, ``in_features``, ``group``, ``nbytes`` and
+        A packed weight with ``kind``, ``out_features``, ``in_features``, ``group``, ``rows``, ``nbytes`` and
         ``unpack()``, the float32 matrix that the kernels multiply with.
 
     Raises:
@@ -44,6 +48,7 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, importance=Non
     >>> packed.kind, packed.out_features, packed.in_features
     ('int8', 3, 8)
     """
-    if kind == "exact":
-        kind = _core.exact_kind([weight])
-    return _core.pack_weight([weight], kind, group, None if bias is None else [bias], False, importance)
+    if group is None:
+        group = 0
+    biases = None if bias is None else [bias]
+    return _core.pack_weight([weight], kind, group, biases, False, importance, rows)
