@@ -3,7 +3,8 @@
 //
 // Weights are packed once (ops/quantize_weight.h), in panels of 32 output channels, the same at
 // every CPU level:
-//   f64, f32, f16, bf16   [panel][k][channel]
+//   f64, f32, f16    [panel][k][channel]
+//   bf16             [panel][k / 2][channel][k % 2]
 //   int8             [panel][k / 4][channel][k % 4], bytes w + 128; one f32 scale a channel
 //   int4             [panel][group]{[channel] f16 steps, [channel] f16 lows,
 //                    [k / 8][channel][4] bytes}; w = step * q + low, q in [0, 15]; a byte holds
@@ -24,6 +25,11 @@
 #include "core/tensor_view.h"
 
 namespace honed {
+
+// Two inputs of a bf16 weight; the second of the last pair is zero where K is odd.
+struct Pair {
+  bf16 of[2];
+};
 
 inline constexpr int kPanel = 32;
 inline constexpr int kBlockRows = 168;  // rows of an item, at most
@@ -67,7 +73,7 @@ inline bool rounds_rows(const PackedView& w) {
   return (w.kind == WeightKind::int8 || w.kind == WeightKind::int4) && !w.float_rows;
 }
 
-// Rows of x made ready: f32 (f64 for f64), or int8 with a scale and a sum a group.
+// Rows of x made ready: f32 (f64 for f64, bf16), or int8 with a scale and a sum a group.
 struct LinearRows {
   const void* x = nullptr;
   int64_t x_stride = 0;
@@ -75,6 +81,7 @@ struct LinearRows {
   int64_t q_stride = 0;
   const float* scale = nullptr;  // (M, groups)
   const int32_t* sum = nullptr;  // (M, groups): of the group's q; times -128 for int8 weights
+  bool bf16 = false;             // x is, for the dots of bf16 weights
 };
 
 // Where a product goes, and what happens to it on the way.

@@ -2,6 +2,7 @@
 #include "ops/matmul.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/arena.h"
 #include "core/check.h"
@@ -40,26 +41,32 @@ Destination from(const Destination& to, int64_t row, int64_t col) {
 // (1024 x 1024 x 1024, Zen 4: 0.71 of peak in place, 0.94 in rows that are padded.)
 bool rows_collide(int64_t stride_bytes) { return stride_bytes % 2048 == 0; }
 
+// Rounded up to a cache line, and one more where rows would collide.
 int64_t padded_row(int64_t k, int64_t size) {
-  int64_t row = ceil_div(k, 16) * 16;
-  return rows_collide(row * size) ? row + 16 : row;
+  const int64_t line = 64 / size, row = ceil_div(k, line) * line;
+  return rows_collide(row * size) ? row + line : row;
 }
 
-void arrange_rows(const Strided& x, int64_t m, int64_t k, void* to, int64_t to_row) {
-  MatmulArrangeArgs args{x.data, x.dtype, m, k, x.row, x.col, to, to_row};
+void arrange_rows(const Strided& x, int64_t m, int64_t k, void* to, int64_t to_row,
+                  bool narrow = false) {
+  MatmulArrangeArgs args{x.data, x.dtype, m, k, x.row, x.col, to, to_row, narrow};
   cpu::run(cpu::kernels().matmul_rows, args, ceil_div(m, kTurned), cpu::grain_for(kTurned * k / 4));
 }
 
+int64_t panel_bytes_of(DType dtype, int64_t k, bool narrow) {
+  return kPanel * (narrow ? ceil_div(k, 2) * 4 : k * size_of(sum_type(dtype)));
+}
+
 // k inputs of n columns as panels, in `to`: n rounded up to panels.
-PackedView arrange_panels(const Strided& b, int64_t k, int64_t n, void* to) {
-  MatmulArrangeArgs args{b.data, b.dtype, k, n, b.row, b.col, to, 0};
+PackedView arrange_panels(const Strided& b, int64_t k, int64_t n, void* to, bool narrow = false) {
+  MatmulArrangeArgs args{b.data, b.dtype, k, n, b.row, b.col, to, 0, narrow};
   cpu::run(cpu::kernels().matmul_panels, args, ceil_div(n, kPanel), cpu::grain_for(kPanel * k / 4));
   PackedView w{};
-  w.kind = b.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32;
+  w.kind = narrow ? WeightKind::bf16 : b.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32;
   w.n = n;
   w.k = w.k_padded = k;
   w.panels = ceil_div(n, kPanel);
-  w.panel_bytes = k * kPanel * size_of(sum_type(b.dtype));
+  w.panel_bytes = panel_bytes_of(b.dtype, k, narrow);
   w.data = static_cast<const uint8_t*>(to);
   return w;
 }
@@ -88,9 +95,10 @@ void SecondProduct::attach(LinearArgs& args, int64_t first_row) const {
 
 void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
               const Epilogue& epilogue) {
-  const DType wide = sum_type(x.dtype);
-  const int64_t size = size_of(wide), k = w.k;
-  const bool ready = x.dtype == wide && x.col == 1 &&
+  const bool dots = w.kind == WeightKind::bf16 && x.dtype == DType::bf16 && bf16_dots_pay();
+  const DType wide = sum_type(x.dtype), held = dots ? DType::bf16 : wide;
+  const int64_t size = size_of(held), k = w.k;
+  const bool ready = x.dtype == held && x.col == 1 &&
                      (!rows_collide(x.row * size) || m <= kMatmulRows || k * size <= 2048);
   const int64_t row = ready ? x.row : padded_row(k, size);
   int64_t step = m;
@@ -101,14 +109,39 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
     const int64_t rows = std::min(step, m - at);
     Strided part{advance(x, at, 0), x.dtype, x.row, x.col};
     LinearArgs args{w, {part.data, row}, rows, from(to, at, 0)};
+    args.rows.bf16 = dots;
     if (!ready) {
-      arrange_rows(part, rows, k, block.as<void>(), row);
+      arrange_rows(part, rows, k, block.as<void>(), row, dots);
       args.rows.x = block.as<void>();
     }
     plus.attach(args, at);
     int64_t operations = std::min<int64_t>(rows, kBlockRows) * k * kPanel / 8;
     cpu::run(cpu::kernels().linear, args, linear_items(w, rows), cpu::grain_for(operations));
   }
+}
+
+bool bf16_dots_pay() {
+  auto measure = [] {
+    uint64_t dot = ~uint64_t{0}, fma = 0;
+    for (int i = 0; i < 5; ++i) {
+      uint64_t dot_now = ~uint64_t{0}, fma_now = 0;
+      cpu::kernels().bf16_rate({&dot_now, &fma_now}, 0, 1000);
+      if (dot_now < dot) {
+        dot = dot_now;
+        fma = fma_now;
+      }
+    }
+    return dot < 2 * fma;  // a dot does the work of two FMAs, and nothing is widened
+  };
+  // One answer a level: a plain race of equal values at worst.
+  static std::atomic<const char*> measured{nullptr};
+  static std::atomic<bool> pays{false};
+  const char* level = cpu::level();
+  if (measured.load(std::memory_order_acquire) != level) {
+    pays.store(measure());
+    measured.store(level, std::memory_order_release);
+  }
+  return pays.load();
 }
 
 int64_t matmul_items(int64_t m, int64_t n) {
@@ -153,14 +186,14 @@ bool in_place(const Product& p) {
 
 void product(const Product& p) {
   if (in_place(p)) return;
-  const int64_t size = size_of(sum_type(p.b.dtype));
-  const int64_t panel = std::max<int64_t>(1, p.k) * kPanel * size;
+  const bool dots = p.b.dtype == DType::bf16 && bf16_dots_pay();
+  const int64_t panel = panel_bytes_of(p.b.dtype, std::max<int64_t>(1, p.k), dots);
   const int64_t step = std::max<int64_t>(8, kPanelBytes / panel) * kPanel;
   Scratch block(ceil_div(std::min(step, p.n), kPanel) * panel);
   for (int64_t at = 0; at < p.n; at += step) {
     const int64_t columns = std::min(step, p.n - at);
     Strided part{advance(p.b, 0, at), p.b.dtype, p.b.row, p.b.col};
-    PackedView w = arrange_panels(part, p.k, columns, block.as<void>());
+    PackedView w = arrange_panels(part, p.k, columns, block.as<void>(), dots);
     Epilogue epilogue = p.epilogue;
     TensorView right;
     if (epilogue.right) {

@@ -22,8 +22,9 @@ int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
     case WeightKind::f32:
       return k_padded * kPanel * 4;
     case WeightKind::f16:
-    case WeightKind::bf16:
       return k_padded * kPanel * 2;
+    case WeightKind::bf16:
+      return round_up(k_padded, 2) * kPanel * 2;
     case WeightKind::int8:
       return k_padded * kPanel;
     case WeightKind::int4:
@@ -281,7 +282,7 @@ void PackedWeight::unpack(float* out) const {
       } else if (v.kind == WeightKind::f16) {
         value = to_float(reinterpret_cast<const f16*>(panel)[flat]);
       } else if (v.kind == WeightKind::bf16) {
-        value = to_float(reinterpret_cast<const bf16*>(panel)[flat]);
+        value = to_float(reinterpret_cast<const Pair*>(panel)[i / 2 * kPanel + lane].of[i % 2]);
       } else if (v.kind == WeightKind::int8) {
         int q = panel[(i / 4 * kPanel + lane) * 4 + i % 4];
         value = float(q - 128) * v.scales[c];

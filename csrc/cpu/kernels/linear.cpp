@@ -5,6 +5,7 @@
 #include "cpu/kernels/linear_float.h"
 #include "cpu/kernels/linear_grid.h"
 #include "cpu/kernels/linear_int.h"
+#include "cpu/kernels/linear_pairs.h"
 #include "cpu/kernels/product_finish.h"
 
 HONED_BEGIN_LEVEL
@@ -46,7 +47,14 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       times(reinterpret_cast<const f16*>(w));
       break;
     case WeightKind::bf16:
-      times(reinterpret_cast<const bf16*>(w));
+#ifdef __AVX512BF16__
+      if (a.rows.bf16) {
+        pairs_panel(reinterpret_cast<const Pair*>(w), p.k, row_of<bf16>(a.rows, row),
+                    a.rows.x_stride, rows, out);
+        break;
+      }
+#endif
+      times(reinterpret_cast<const Pair*>(w));
       break;
     case WeightKind::int8:
       p.float_rows ? grid_panel<false, false>(a, w, row, rows, out)

@@ -7,6 +7,11 @@
 HONED_BEGIN_LEVEL
 namespace {
 
+template <class W>
+constexpr bool kPairs = false;
+template <>
+constexpr bool kPairs<Pair> = true;
+
 // out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels. x and w have any
 // row stride, x any column stride; out has kPanel columns; panels after
 // the first are those of matmul.
@@ -21,18 +26,42 @@ template <int MR, class S, class W, int kWide = 2>
   for (int u = 0; u < kUnroll; ++u)
     for (int m = 0; m < MR; ++m)
       for (int v = 0; v < kWide; ++v) sum[u][m][v] = set1(S(0));
-  auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
-    V column[kWide];
-    for (int v = 0; v < kWide; ++v) column[v] = load(w + i * w_row + v * kVector);
+  auto add_input = [&](const V* column, int64_t i, int u) __attribute__((always_inline)) {
     for (int m = 0; m < MR; ++m) {
       V value = set1(x[m * x_row + i * x_col]);
       for (int v = 0; v < kWide; ++v) sum[u][m][v] = fmadd(value, column[v], sum[u][m][v]);
     }
   };
-  int64_t i = 0;
-  for (; i + kUnroll <= k; i += kUnroll)
-    for (int u = 0; u < kUnroll; ++u) step(i + u, u);
-  for (; i < k; ++i) step(i, 0);
+  V column[kWide];
+  if constexpr (kPairs<W>) {
+    vi pairs[kWide];
+    auto load_pairs = [&](int64_t i) __attribute__((always_inline)) {
+      for (int v = 0; v < kWide; ++v) {
+        pairs[v] = load_int(w + i / 2 * w_row + v * kVector);
+        column[v] = even_of_pairs(pairs[v]);
+      }
+    };
+    int64_t i = 0;
+    for (; i + 2 <= k; i += 2) {
+      load_pairs(i);
+      add_input(column, i, 0);
+      for (int v = 0; v < kWide; ++v) column[v] = odd_of_pairs(pairs[v]);
+      add_input(column, i + 1, kUnroll > 1);
+    }
+    if (i < k) {
+      load_pairs(i);
+      add_input(column, i, 0);
+    }
+  } else {
+    auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
+      for (int v = 0; v < kWide; ++v) column[v] = load(w + i * w_row + v * kVector);
+      add_input(column, i, u);
+    };
+    int64_t i = 0;
+    for (; i + kUnroll <= k; i += kUnroll)
+      for (int u = 0; u < kUnroll; ++u) step(i + u, u);
+    for (; i < k; ++i) step(i, 0);
+  }
   for (int m = 0; m < MR; ++m)
     for (int v = 0; v < kWide; ++v) {
       V total = sum[0][m][v];
@@ -54,27 +83,38 @@ HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, 
     });
 }
 
-// out (+)= x w for `rows` rows and one packed panel [k][channel]. Weights of 16 bits are widened
-// once a chunk where several tiles use them.
+// Weights of 16 bits as f32, [k][channel].
+HONED_INLINE void widen(const f16* w, int64_t k, float* wide) {
+  for (int64_t i = 0; i < k * kPanel; i += kLanes) store(wide + i, load(w + i));
+}
+HONED_INLINE void widen(const Pair* w, int64_t k, float* wide) {
+  for (int64_t i = 0; i < k; i += 2)
+    for (int c = 0; c < kPanel; c += kLanes) {
+      vi pairs = load_int(w + i / 2 * kPanel + c);
+      store(wide + i * kPanel + c, even_of_pairs(pairs));
+      store(wide + (i + 1) * kPanel + c, odd_of_pairs(pairs));
+    }
+}
+
+// out (+)= x w for `rows` rows and one packed panel. Weights of 16 bits are widened once a chunk
+// where several tiles use them.
 template <class S, class W>
 void float_panel(const W* w, int64_t k, const S* x, int64_t x_row, int rows, bool add, S* out) {
-  const int64_t depth = chunk_depth(k);
-  for (int64_t at = 0; at < k || (k == 0 && at == 0 && !add); at += depth ? depth : 1) {
-    int64_t count = k - at < depth ? k - at : depth;
-    const W* chunk = w + at * kPanel;
+  for_chunks(k, kMaxDepth, [&](int64_t at, int64_t count) {
+    const W* chunk = w + (kPairs<W> ? at / 2 : at) * kPanel;
     bool more = add || at > 0;
-    if constexpr (sizeof(W) == 2) {
+    if constexpr (sizeof(W) == 2 || kPairs<W>) {
       if (rows < kRows) {
         float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
       } else {
-        alignas(64) float wide[kMaxDepth * kPanel];
-        for (int64_t i = 0; i < count * kPanel; i += kLanes) store(wide + i, load(chunk + i));
+        alignas(64) float wide[(kMaxDepth + 1) * kPanel];
+        widen(chunk, count, wide);
         float_tiles<kRows, float, float>(wide, kPanel, count, x + at, x_row, 1, rows, more, out);
       }
     } else {
       float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
     }
-  }
+  });
 }
 
 }  // namespace

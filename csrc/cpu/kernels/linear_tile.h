@@ -23,11 +23,13 @@ static_assert(kBlockRows % kRows == 0);
 constexpr int kMaxDepth = 384;
 constexpr int kDepth = 256;  // of integer kinds and grids
 
-// A multiple of 64 that cuts k into even chunks.
-HONED_INLINE int64_t chunk_depth(int64_t k) {
-  int64_t chunks = (k + kMaxDepth - 1) / kMaxDepth;
-  if (chunks <= 1) return k;
-  return ((k + chunks - 1) / chunks + 63) / 64 * 64;
+// Calls body(first input, inputs) for even chunks of at most `most`; once where there are none.
+template <class F>
+HONED_INLINE void for_chunks(int64_t k, int64_t most, F&& body) {
+  int64_t chunks = k > most ? (k + most - 1) / most : 1;
+  int64_t depth = ((k + chunks - 1) / chunks + 63) / 64 * 64;
+  body(int64_t{0}, k < depth ? k : depth);
+  for (int64_t at = depth; at < k; at += depth) body(at, k - at < depth ? k - at : depth);
 }
 
 template <int MR>

@@ -9,6 +9,12 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
+template <class T, class S>
+HONED_INLINE void put(S* to, T value) {
+  *to = scalar(value);
+}
+HONED_INLINE void put(bf16* to, bf16 value) { *to = value; }
+
 // to[i][j] = from[i * row + j] for a block of vectors
 template <class T, class S>
 void copy_rows(const T* from, int64_t row, int64_t rows, int64_t count, S* to, int64_t to_row) {
@@ -18,7 +24,7 @@ void copy_rows(const T* from, int64_t row, int64_t rows, int64_t count, S* to, i
     S* q = to + r * to_row;
     int64_t i = 0;
     for (; i + kVector <= count; i += kVector) store(q + i, load(p + i));
-    for (; i < count; ++i) q[i] = scalar(p[i]);
+    for (; i < count; ++i) put(q + i, p[i]);
   }
 }
 
@@ -26,7 +32,7 @@ void copy_rows(const T* from, int64_t row, int64_t rows, int64_t count, S* to, i
 template <class T, class S>
 void turn_rows(const T* from, int64_t row, int64_t rows, int64_t count, S* to, int64_t to_row) {
   int64_t done = 0;
-  if constexpr (sizeof(S) == 4) {
+  if constexpr (sizeof(S) <= 4) {
     for (; done + kLanes <= rows; done += kLanes) {
       const T* p = from + done * row;
       int64_t j = 0;
@@ -37,11 +43,11 @@ void turn_rows(const T* from, int64_t row, int64_t rows, int64_t count, S* to, i
         for (int i = 0; i < kLanes; ++i) store(to + (j + i) * to_row + done, block[i]);
       }
       for (; j < count; ++j)
-        for (int i = 0; i < kLanes; ++i) to[j * to_row + done + i] = scalar(p[i * row + j]);
+        for (int i = 0; i < kLanes; ++i) put(to + j * to_row + done + i, p[i * row + j]);
     }
   }
   for (int64_t j = 0; j < count; ++j)
-    for (int64_t i = done; i < rows; ++i) to[j * to_row + i] = scalar(from[i * row + j]);
+    for (int64_t i = done; i < rows; ++i) put(to + j * to_row + i, from[i * row + j]);
 }
 
 // to[i][j] = from[i * row + j * col]
@@ -51,7 +57,27 @@ void arrange(const T* from, int64_t row, int64_t col, int64_t rows, int64_t coun
   if (col == 1) return copy_rows(from, row, rows, count, to, to_row);
   if (row == 1) return turn_rows(from, col, count, rows, to, to_row);
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < count; ++j) to[i * to_row + j] = scalar(from[i * row + j * col]);
+    for (int64_t j = 0; j < count; ++j) put(to + i * to_row + j, from[i * row + j * col]);
+}
+
+// bf16 pairs of rows i and i + 1; `rows` may be odd.
+void pair_rows(const bf16* from, int64_t row, int64_t col, int64_t rows, int64_t count, Pair* to) {
+  if (row == 1 && col % 2 == 0) {  // pairs as they lie, turned like floats
+    const float* pairs = reinterpret_cast<const float*>(from);
+    turn_rows(pairs, col / 2, count, rows / 2, reinterpret_cast<float*>(to), kPanel);
+  } else if (col == 1) {
+    for (int64_t i = 0; i + 2 <= rows; i += 2)
+      for_lanes(count, [&](int64_t c, int n) {
+        vi pairs = pairs_of(load(from + i * row + c, n), load(from + (i + 1) * row + c, n));
+        store(reinterpret_cast<float*>(to + i / 2 * kPanel + c), as_float(pairs), n);
+      });
+  } else {
+    for (int64_t i = 0; i + 2 <= rows; i += 2)
+      for (int64_t c = 0; c < count; ++c)
+        to[i / 2 * kPanel + c] = {{from[i * row + c * col], from[(i + 1) * row + c * col]}};
+  }
+  for (int64_t c = 0; rows % 2 && c < count; ++c)
+    to[rows / 2 * kPanel + c] = {{from[(rows - 1) * row + c * col], bf16{0}}};
 }
 
 template <class F>
@@ -67,7 +93,7 @@ void visit(DType dtype, F&& body) {
 // Items: blocks of kTurned rows, so that columns are turned in whole vectors.
 void matmul_rows(const MatmulArrangeArgs& a, int64_t begin, int64_t end) {
   int64_t row = begin * kTurned, stop = end * kTurned < a.rows ? end * kTurned : a.rows;
-  visit(a.dtype, [&](auto t, auto s) {
+  auto some = [&](auto t, auto s) {
     using T = typename decltype(t)::type;
     using S = typename decltype(s)::type;
     for (; row < stop; row += kTurned) {
@@ -75,13 +101,27 @@ void matmul_rows(const MatmulArrangeArgs& a, int64_t begin, int64_t end) {
       arrange(static_cast<const T*>(a.from) + row * a.row, a.row, a.col, rows, a.cols,
               static_cast<S*>(a.to) + row * a.to_row, a.to_row);
     }
-  });
+  };
+  if (a.narrow)
+    some(Tag<bf16>{}, Tag<bf16>{});
+  else
+    visit(a.dtype, some);
 }
 
 // Items: panels of kPanel columns. A few inputs of all panels at a time: rows that lie far apart
 // are read in long runs.
 void matmul_panels(const MatmulArrangeArgs& a, int64_t begin, int64_t end) {
   constexpr int64_t kRun = 64;
+  const int64_t pairs = (a.rows + 1) / 2;
+  for (int64_t k = 0; a.narrow && k < a.rows; k += kRun)
+    for (int64_t panel = begin; panel < end; ++panel) {
+      int64_t run = a.rows - k < kRun ? a.rows - k : kRun, left = a.cols - panel * kPanel;
+      Pair* to = static_cast<Pair*>(a.to) + (panel * pairs + k / 2) * kPanel;
+      const bf16* from = static_cast<const bf16*>(a.from) + k * a.row + panel * kPanel * a.col;
+      if (left < kPanel) __builtin_memset(to, 0, size_t((run + 1) / 2 * kPanel) * sizeof(Pair));
+      pair_rows(from, a.row, a.col, run, left < kPanel ? left : kPanel, to);
+    }
+  if (a.narrow) return;
   visit(a.dtype, [&](auto t, auto s) {
     using T = typename decltype(t)::type;
     using S = typename decltype(s)::type;

@@ -40,6 +40,23 @@ void pack_float(const QuantizeWeightArgs& a, int64_t panel) {
   }
 }
 
+void pack_pairs(const QuantizeWeightArgs& a, int64_t panel) {
+  Pair* to = reinterpret_cast<Pair*>(a.data + panel * a.panel_bytes);
+  float block[kMaxGroup * kPanel];
+  for (int64_t k = 0; k < a.k; k += kMaxGroup) {
+    int count = int(a.k - k < kMaxGroup ? a.k - k : kMaxGroup);
+    gather(a, panel, k, count, block);
+    for (int c = 0; count % 2 && c < kPanel; ++c) block[count * kPanel + c] = 0;
+    for (int i = 0; i < count; i += 2)
+      for (int c = 0; c < kPanel; c += kLanes) {
+        bf16 even[kLanes], odd[kLanes];
+        store(even, load(block + i * kPanel + c));
+        store(odd, load(block + (i + 1) * kPanel + c));
+        for (int j = 0; j < kLanes; ++j) to[(k + i) / 2 * kPanel + c + j] = {{even[j], odd[j]}};
+      }
+  }
+}
+
 int rounded(float x, int low, int high) {
   int q = int(__builtin_lrintf(x));
   return q < low ? low : q > high ? high : q;
@@ -178,7 +195,7 @@ void quantize_weight(const QuantizeWeightArgs& a, int64_t begin, int64_t end) {
         pack_float<f16>(a, panel);
         break;
       case WeightKind::bf16:
-        pack_float<bf16>(a, panel);
+        pack_pairs(a, panel);
         break;
       case WeightKind::int8:
         pack_int8(a, panel);

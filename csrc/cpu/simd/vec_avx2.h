@@ -121,6 +121,7 @@ HONED_INLINE vi dot4(vi a, vi u, vi s) {
   return _mm256_add_epi32(a, _mm256_add_epi32(even, odd));
 #endif
 }
+HONED_INLINE vf as_float(vi bits) { return _mm256_castsi256_ps(bits); }
 // Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
 HONED_INLINE vf even_of_pairs(vi a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
 HONED_INLINE vf odd_of_pairs(vi a) {

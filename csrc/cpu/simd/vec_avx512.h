@@ -105,6 +105,7 @@ HONED_INLINE vi dot4(vi a, vi u, vi s) {
   return _mm512_add_epi32(a, _mm512_add_epi32(even, odd));
 #endif
 }
+HONED_INLINE vf as_float(vi bits) { return _mm512_castsi512_ps(bits); }
 // Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
 HONED_INLINE vf even_of_pairs(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
 HONED_INLINE vf odd_of_pairs(vi a) {
@@ -116,9 +117,7 @@ HONED_INLINE vi pairs_of(vf even, vf odd) {
 }
 #ifdef __AVX512BF16__
 // a[i] + x[2 i] w[2 i] + x[2 i + 1] w[2 i + 1]
-HONED_INLINE vf dot2(vf a, vi x, vi w) {
-  return _mm512_dpbf16_ps(a, (__m512bh)(x), (__m512bh)(w));
-}
+HONED_INLINE vf dot2(vf a, vi x, vi w) { return _mm512_dpbf16_ps(a, (__m512bh)(x), (__m512bh)(w)); }
 #endif
 
 }  // namespace

@@ -150,6 +150,7 @@ HONED_INLINE vi dot4(vi a, vi u, vi s) {
   vi odd = _mm_madd_epi16(_mm_srli_epi16(u, 8), _mm_srai_epi16(s, 8));
   return _mm_add_epi32(a, _mm_add_epi32(even, odd));
 }
+HONED_INLINE vf as_float(vi bits) { return _mm_castsi128_ps(bits); }
 // Elements 2 i and 2 i + 1 of bf16 pairs, and the pairs of two vectors that bf16 holds exactly
 HONED_INLINE vf even_of_pairs(vi a) { return _mm_castsi128_ps(_mm_slli_epi32(a, 16)); }
 HONED_INLINE vf odd_of_pairs(vi a) {
