@@ -80,7 +80,7 @@ def test_int8_of_the_longest_rows(level, k):
 @pytest.mark.parametrize("group", [32, 64])
 def test_float_rows_are_not_rounded(level, kind, group):
     generator = torch.Generator().manual_seed(8)
-    for m, n, k in [*SHAPES, (90, 33, 300)]:
+    for m, n, k in [*SHAPES, (3, 33, 1100), (90, 33, 300)]:
         x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
         with cpu_level(level):
             packed = ops.quantize_weight(w, kind, group, rows="float")
