@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from honed import _core, ops
@@ -51,6 +51,8 @@ def test_int8_equals_integers(level, shape, group):
     group=st.sampled_from([32, 64, 128, 224, 256, 1056, None]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(m=20, n=40, k=3001, group=None, seed=0)
+@example(m=90, n=33, k=2300, group=1056, seed=0)
 def test_int8_sums_are_exact(level, m, n, k, group, seed):
     generator = torch.Generator().manual_seed(seed)
     x, w = (torch.randint(-127, 128, (rows, k), generator=generator).float() for rows in (m, n))
