@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from honed import _core, ops
@@ -51,6 +51,8 @@ def test_int8_equals_integers(level, shape, group):
     group=st.sampled_from([32, 64, 128, 224, 256, 1056, None]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(m=20, n=40, k=3001, group=None, seed=0)
+@example(m=90, n=33, k=2300, group=1056, seed=0)
 def test_int8_sums_are_exact(level, m, n, k, group, seed):
     generator = torch.Generator().manual_seed(seed)
     x, w = (torch.randint(-127, 128, (rows, k), generator=generator).float() for rows in (m, n))
@@ -80,7 +82,7 @@ def test_int8_of_the_longest_rows(level, k):
 @pytest.mark.parametrize("group", [32, 64])
 def test_float_rows_are_not_rounded(level, kind, group):
     generator = torch.Generator().manual_seed(8)
-    for m, n, k in [*SHAPES, (90, 33, 300)]:
+    for m, n, k in [*SHAPES, (3, 33, 1100), (90, 33, 300)]:
         x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
         with cpu_level(level):
             packed = ops.quantize_weight(w, kind, group, rows="float")

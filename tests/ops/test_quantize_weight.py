@@ -78,15 +78,16 @@ def _grid(bits, low, step, n=40, k=70, seed=0):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["grid4", "grid8"])
 def test_grids_are_found_and_multiplied_exactly(level, kind):
-    for k in (32, 70, 1, 320):
+    generator = torch.Generator().manual_seed(11)
+    for k in (32, 70, 1, 320, 1100):
         w = _grid(4, -3.0, 0.4, k=k) if kind == "grid4" else _grid(8, 0, 0.02, k=k)
         if k > 1:
             assert _core.pack_weight([w], "exact").kind == kind
         with cpu_level(level):
             packed = ops.quantize_weight(w, kind)
             assert torch.equal(packed.unpack(), w)
-            for m in (1, 3, 30):
-                x = torch.randn(m, k)
+            for m in (1, 3, 9, 30):
+                x = torch.randn(m, k, generator=generator)
                 plain = ops.linear(x, ops.quantize_weight(w, "f32"))
                 reference = x.double() @ w.double().T
                 error = (ops.linear(x, packed).double() - reference).abs().max()
