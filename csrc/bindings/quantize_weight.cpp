@@ -6,12 +6,11 @@
 #include <memory>
 #include <string>
 
+#include "bindings/packed_file.h"
 #include "bindings/tensor.h"
 #include "core/check.h"
 
 namespace honed::bindings {
-
-namespace {
 
 WeightKind weight_kind_of(const std::string& name) {
   for (WeightKind kind : {WeightKind::f32, WeightKind::f16, WeightKind::bf16, WeightKind::int8,
@@ -20,6 +19,8 @@ WeightKind weight_kind_of(const std::string& name) {
   raise<ValueError>("linear: kind is '", name,
                     "', expected f32, f16, bf16, int8, int4, grid4 or grid8");
 }
+
+namespace {
 
 // The tensors of a list, kept while their views are used.
 struct TensorList {
@@ -81,6 +82,7 @@ void bind_quantize_weight(py::module_& m) {
       },
       "The cheapest kind that holds every value exactly: grid4, grid8, bf16, f16 or f32.",
       py::arg("weights"));
+  bind_packed_file(m);
 }
 
 }  // namespace honed::bindings

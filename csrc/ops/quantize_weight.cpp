@@ -103,6 +103,23 @@ bool row_is_bf16(const float* row, int64_t count) {
 
 }  // namespace
 
+PackedView packed_layout(WeightKind kind, int group, bool gated, int64_t n, int64_t k) {
+  HONED_CHECK(group == 32 || group == 64, "linear: group is ", group, ", expected 32 or 64");
+  PackedView view{};
+  view.kind = kind;
+  view.gated = gated;
+  view.group = is_grid(kind) ? kGridGroup : group;
+  view.n = n;
+  view.k = k;
+  view.panels = round_up(n, kPanel) / kPanel * (gated ? 2 : 1);
+  view.k_padded = is_integer(kind) || is_grid(kind) ? round_up(k, view.group) : k;
+  view.panel_bytes = panel_bytes_of(kind, view.k_padded, view.group);
+  return view;
+}
+
+PackedWeight::PackedWeight(const PackedView& view, std::shared_ptr<const void> owner)
+    : view_(view), owner_(std::move(owner)) {}
+
 PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                            const std::vector<TensorView>& biases, WeightKind kind, int group,
                            bool gated, const TensorView* importance) {
@@ -110,7 +127,6 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
               " weights, expected 1 to 8");
   HONED_CHECK(!gated || (weights.size() == 2 && same_shape(weights[0], weights[1])),
               "linear: a gated weight takes two weights of one shape, got ", weights.size());
-  HONED_CHECK(group == 32 || group == 64, "linear: group is ", group, ", expected 32 or 64");
   std::vector<QuantizeWeightArgs::Source> sources;
   int64_t n = 0;
   for (const TensorView& w : weights) {
@@ -120,15 +136,7 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
     sources.push_back({w.data, w.size(0), w.stride(0), w.stride(1), w.dtype});
     n += w.size(0);
   }
-  view_.kind = kind;
-  view_.gated = gated;
-  view_.group = group;
-  view_.n = gated ? weights[0].size(0) : n;
-  view_.k = weights[0].size(1);
-  view_.panels = round_up(view_.n, kPanel) / kPanel * (gated ? 2 : 1);
-  if (is_grid(kind)) view_.group = group = kGridGroup;
-  view_.k_padded = is_integer(kind) || is_grid(kind) ? round_up(view_.k, group) : view_.k;
-  view_.panel_bytes = panel_bytes_of(kind, view_.k_padded, group);
+  view_ = packed_layout(kind, group, gated, gated ? weights[0].size(0) : n, weights[0].size(1));
   data_ = allocate_packed(view_.panels * view_.panel_bytes);
   view_.data = data_.get();
   if (kind == WeightKind::int8) {
@@ -157,7 +165,7 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                           int(sources.size()),
                           kind,
                           gated,
-                          group,
+                          view_.group,
                           view_.k,
                           view_.k_padded,
                           view_.panel_bytes,
@@ -208,7 +216,8 @@ void PackedWeight::pack_bias(const std::vector<TensorView>& weights,
 }
 
 int64_t PackedWeight::bytes() const {
-  return view_.panels * view_.panel_bytes + int64_t(scales_.size() + bias_.size()) * 4;
+  int64_t rows = (view_.scales ? 1 : 0) + (view_.bias ? 1 : 0);
+  return view_.panels * (view_.panel_bytes + rows * kPanel * 4);
 }
 
 void PackedWeight::unpack(float* out) const {

@@ -37,6 +37,12 @@ struct QuantizeWeightArgs {
   const float* importance;  // int4: (k_padded,); nullptr: all 1
 };
 
+// Raised whenever the same weight packs into other bytes: files of packed weights name it.
+inline constexpr int kPackedLayout = 1;
+
+// The sizes of a packed weight; no memory yet. Gated: n outputs of each half.
+PackedView packed_layout(WeightKind kind, int group, bool gated, int64_t n, int64_t k);
+
 // Owns a packed weight.
 class PackedWeight {
  public:
@@ -45,6 +51,9 @@ class PackedWeight {
   // used by int4; nullptr: all inputs alike.
   PackedWeight(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases,
                WeightKind kind, int group, bool gated, const TensorView* importance);
+
+  // What was packed before and lies in memory that `owner` keeps: sizes as packed_layout has them.
+  PackedWeight(const PackedView& view, std::shared_ptr<const void> owner);
 
   const PackedView& view() const { return view_; }
   int64_t bytes() const;
@@ -59,6 +68,7 @@ class PackedWeight {
 
   PackedView view_{};
   std::shared_ptr<uint8_t[]> data_;
+  std::shared_ptr<const void> owner_;  // of foreign memory
   std::vector<float> scales_, bias_;
 };
 
