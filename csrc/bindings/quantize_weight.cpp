@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "bindings/packed_file.h"
+#include "bindings/_packed_file.h"
 #include "bindings/tensor.h"
 #include "core/check.h"
 

@@ -339,6 +339,7 @@ def _pack_in_child():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_while_another_thread_packs():
+    """The child packs. A lock around the allocation is held too briefly for this to hit it surely."""
     stop, weight = threading.Event(), torch.randn(64, 64)
 
     def pack():

@@ -1,5 +1,5 @@
 // honed._core: packed weights to and from a file, and what the memory of originals needs
-#include "bindings/packed_file.h"
+#include "bindings/_packed_file.h"
 
 #include <malloc.h>
 #include <pybind11/stl.h>
