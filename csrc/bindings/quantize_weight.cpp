@@ -6,12 +6,11 @@
 #include <memory>
 #include <string>
 
+#include "bindings/_packed_file.h"
 #include "bindings/tensor.h"
 #include "core/check.h"
 
 namespace honed::bindings {
-
-namespace {
 
 std::optional<WeightKind> weight_kind_of(const std::string& name) {
   if (name == "exact") return std::nullopt;
@@ -21,6 +20,8 @@ std::optional<WeightKind> weight_kind_of(const std::string& name) {
   raise<ValueError>("linear: kind is '", name,
                     "', expected exact, f32, f16, bf16, int8, int4, grid4 or grid8");
 }
+
+namespace {
 
 // The tensors of a list, kept while their views are used.
 struct TensorList {
@@ -84,6 +85,7 @@ void bind_quantize_weight(py::module_& m) {
         py::arg("weights"), py::arg("kind"), py::arg("group") = 32, py::arg("biases") = py::none(),
         py::arg("interleave") = false, py::arg("importance") = py::none(),
         py::arg("rows") = "int8");
+  bind_packed_file(m);
 }
 
 }  // namespace honed::bindings

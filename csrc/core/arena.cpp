@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
-#include <mutex>
 #include <new>
 #include <vector>
 
@@ -78,10 +77,9 @@ std::shared_ptr<uint8_t[]> allocate_packed(int64_t bytes) {
     return std::shared_ptr<uint8_t[]>(static_cast<uint8_t*>(allocate_aligned(size)), free_aligned);
   };
   if (bytes > kSlab / 2) return own(bytes);
-  static std::mutex guard;
-  static std::weak_ptr<uint8_t[]> current;
-  static int64_t used = 0;
-  std::lock_guard lock(guard);
+  // A slab a thread: without a lock, which a fork could leave taken in the child.
+  thread_local std::weak_ptr<uint8_t[]> current;
+  thread_local int64_t used = 0;
   std::shared_ptr<uint8_t[]> slab = current.lock();
   if (!slab || used + bytes > kSlab) {
     slab = own(kSlab);

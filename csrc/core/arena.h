@@ -27,8 +27,8 @@ void* allocate_aligned(
     int64_t bytes);  // 64-byte aligned, huge pages asked for from 4 MiB; throws bad_alloc
 void free_aligned(void* data);
 
-// Long-lived memory, 64-byte aligned, from 16 MB slabs of huge pages: many small weights lie side by side.
-// A slab is freed when the last piece of it is.
+// Long-lived memory, 64-byte aligned, from 16 MB slabs of huge pages: the small weights that a
+// thread packs lie side by side. A slab is freed when the last piece of it is.
 std::shared_ptr<uint8_t[]> allocate_packed(int64_t bytes);
 
 }  // namespace honed

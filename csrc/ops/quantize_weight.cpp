@@ -121,6 +121,35 @@ WeightKind float_kind(const std::vector<TensorView>& weights) {
 
 }  // namespace
 
+PackedView packed_layout(WeightKind kind, const WeightOptions& options, int64_t n, int64_t k) {
+  const bool quads = kind == WeightKind::int8 || kind == WeightKind::int4;
+  const bool any = kind == WeightKind::int8;
+  int group = is_grid(kind) ? kGridGroup : options.group;
+  HONED_CHECK(
+      group == 32 || group == 64 ||
+          (any && (group == kWholeRow || (group > 0 && group % 32 == 0 && group <= kLongestGroup))),
+      "linear: group is ", group, ", expected ",
+      any ? "a multiple of 32 or the whole row" : "32 or 64");
+  if (any && options.float_rows) group = 32;  // what is opened at a time
+  PackedView view{};
+  view.kind = kind;
+  view.gated = options.gated;
+  view.float_rows = options.float_rows && quads;
+  view.group = group == kWholeRow ? kLongestGroup : group;
+  view.n = n;
+  view.k = view.k_padded = k;
+  view.panels = round_up(n, kPanel) / kPanel * (options.gated ? 2 : 1);
+  if (any && !options.float_rows)
+    view.k_padded = round_up(k, 4);
+  else if (quads || is_grid(kind))
+    view.k_padded = round_up(k, group);
+  view.panel_bytes = panel_bytes_of(kind, view.k_padded, group);
+  return view;
+}
+
+PackedWeight::PackedWeight(const PackedView& view, std::shared_ptr<const void> owner)
+    : view_(view), owner_(std::move(owner)) {}
+
 PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                            const std::vector<TensorView>& biases, std::optional<WeightKind> kind,
                            const WeightOptions& options) {
@@ -136,13 +165,10 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                 " and ", w.size(1), " inputs, expected one number");
     n += w.size(0);
   }
-  view_.gated = gated;
-  view_.n = gated ? weights[0].size(0) : n;
-  view_.k = weights[0].size(1);
-  view_.panels = round_up(view_.n, kPanel) / kPanel * (gated ? 2 : 1);
+  const int64_t outputs = gated ? weights[0].size(0) : n, inputs = weights[0].size(1);
   for (WeightKind grid : {WeightKind::grid4, WeightKind::grid8}) {
     if (kind ? *kind != grid : !may_be_grid(weights, grid)) continue;
-    allocate(grid, options);
+    allocate(grid, options, outputs, inputs);
     int64_t failed = pack_grid(weights);
     if (failed < 0) {
       pack_bias(weights, biases);
@@ -152,33 +178,17 @@ PackedWeight::PackedWeight(const std::vector<TensorView>& weights,
                 std::min(failed + kGridGroup, view_.k) - 1, " of a channel lie on no ",
                 name_of(grid), " grid, expected weights expanded from a quantised file");
   }
-  allocate(kind ? *kind : float_kind(weights), options);
+  allocate(kind ? *kind : float_kind(weights), options, outputs, inputs);
   pack(weights, options.importance);
   pack_bias(weights, biases);
 }
 
-void PackedWeight::allocate(WeightKind kind, const WeightOptions& options) {
-  bool quads = kind == WeightKind::int8 || kind == WeightKind::int4;
-  int group = is_grid(kind) ? kGridGroup : options.group;
-  bool any = kind == WeightKind::int8;
-  HONED_CHECK(
-      group == 32 || group == 64 ||
-          (any && (group == kWholeRow || (group > 0 && group % 32 == 0 && group <= kLongestGroup))),
-      "linear: group is ", group, ", expected ",
-      any ? "a multiple of 32 or the whole row" : "32 or 64");
-  if (kind == WeightKind::int8 && options.float_rows) group = 32;  // what is opened at a time
-  view_.kind = kind;
-  view_.float_rows = options.float_rows && quads;
-  view_.group = group == kWholeRow ? kLongestGroup : group;
-  view_.k_padded = view_.k;
-  if (kind == WeightKind::int8 && !options.float_rows)
-    view_.k_padded = round_up(view_.k, 4);
-  else if (quads || is_grid(kind))
-    view_.k_padded = round_up(view_.k, group);
-  view_.panel_bytes = panel_bytes_of(kind, view_.k_padded, group);
+void PackedWeight::allocate(WeightKind kind, const WeightOptions& options, int64_t n, int64_t k) {
+  view_ = packed_layout(kind, options, n, k);
   data_ = allocate_packed(view_.panels * view_.panel_bytes);
   view_.data = data_.get();
-  if (quads) scales_.assign(size_t(view_.panels * kPanel), 1.0f);
+  if (kind == WeightKind::int8 || kind == WeightKind::int4)
+    scales_.assign(size_t(view_.panels * kPanel), 1.0f);
 }
 
 void PackedWeight::pack(const std::vector<TensorView>& weights, const TensorView* importance) {
@@ -263,7 +273,8 @@ void PackedWeight::pack_bias(const std::vector<TensorView>& weights,
 }
 
 int64_t PackedWeight::bytes() const {
-  return view_.panels * view_.panel_bytes + int64_t(scales_.size() + bias_.size()) * 4;
+  int64_t rows = (view_.scales ? 1 : 0) + (view_.bias ? 1 : 0);
+  return view_.panels * (view_.panel_bytes + rows * kPanel * 4);
 }
 
 void PackedWeight::unpack(float* out) const {

@@ -39,6 +39,9 @@ struct QuantizeWeightArgs {
   const float* importance;  // int4: (k_padded,); nullptr: all 1
 };
 
+// Raised whenever the same weight packs into other bytes: files of packed weights name it.
+inline constexpr int kPackedLayout = 1;
+
 inline constexpr int kWholeRow = 0;
 
 struct WeightOptions {
@@ -49,6 +52,9 @@ struct WeightOptions {
   const TensorView* importance = nullptr;  // (K,) f32, used by int4; nullptr: all inputs alike
 };
 
+// The sizes of a packed weight; no memory yet. Gated: n outputs of each half.
+PackedView packed_layout(WeightKind kind, const WeightOptions& options, int64_t n, int64_t k);
+
 // Owns a packed weight.
 class PackedWeight {
  public:
@@ -57,6 +63,9 @@ class PackedWeight {
   PackedWeight(const std::vector<TensorView>& weights, const std::vector<TensorView>& biases,
                std::optional<WeightKind> kind, const WeightOptions& options);
 
+  // What was packed before and lies in memory that `owner` keeps: sizes as packed_layout has them.
+  PackedWeight(const PackedView& view, std::shared_ptr<const void> owner);
+
   const PackedView& view() const { return view_; }
   int64_t bytes() const;
 
@@ -64,7 +73,7 @@ class PackedWeight {
   void unpack(float* out) const;
 
  private:
-  void allocate(WeightKind kind, const WeightOptions& options);
+  void allocate(WeightKind kind, const WeightOptions& options, int64_t n, int64_t k);
   void pack(const std::vector<TensorView>& weights, const TensorView* importance);
   // -1, or the first of a group of inputs that lies on no grid
   int64_t pack_grid(const std::vector<TensorView>& weights);
@@ -73,6 +82,7 @@ class PackedWeight {
 
   PackedView view_{};
   std::shared_ptr<uint8_t[]> data_;
+  std::shared_ptr<const void> owner_;  // of foreign memory
   std::vector<float> scales_, bias_;
 };
 

@@ -48,6 +48,9 @@ MinP = Annotated[
     float | None, typer.Option(min=0, max=1, help="Drops tokens below this share of the likeliest.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed draws the same text.")]
+PackedCache = Annotated[
+    Path | None, typer.Option(help="A file for the packed weights: written once, mapped by later starts.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -91,6 +94,7 @@ def generate(
         str, typer.Option("--prompt", "-p", help="The text to go on from; - reads standard input.")
     ],
     weights: WeightsOption = Weights.none,
+    packed_cache: PackedCache = None,
     max_new_tokens: NewTokens = 128,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -114,7 +118,7 @@ def generate(
     if repetition_penalty is not None:
         options["repetition_penalty"] = repetition_penalty
     text = sys.stdin.read() if prompt == "-" else prompt
-    honed_model, tokenizer = _load(model, weights)
+    honed_model, tokenizer = _load(model, weights, packed_cache)
     inputs = (
         _encode(tokenizer, [{"role": "user", "content": text}])
         if chat_template
@@ -139,6 +143,7 @@ def generate(
 def chat(
     model: ModelOption,
     weights: WeightsOption = Weights.none,
+    packed_cache: PackedCache = None,
     max_new_tokens: NewTokens = 512,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -151,7 +156,7 @@ def chat(
 ) -> None:
     """Talks with a model. An empty line, /exit or the end of input ends it."""
     options = _sampling(False, temperature, top_k, top_p, min_p, seed)
-    honed_model, tokenizer = _load(model, weights)
+    honed_model, tokenizer = _load(model, weights, packed_cache)
     if not tokenizer.chat_template:
         raise ValueError(f"chat: {model} has no chat template; use honed generate")
     messages = [{"role": "system", "content": system}] if system else []
@@ -255,7 +260,7 @@ def _sampling(greedy, temperature, top_k, top_p, min_p, seed) -> dict:
     return {"do_sample": True, **given} if given or seed is not None else {"do_sample": False}
 
 
-def _load(path: str, weights: Weights):
+def _load(path: str, weights: Weights, packed_cache: Path | None):
     from transformers.utils import logging
 
     from honed.hf import load
@@ -263,7 +268,8 @@ def _load(path: str, weights: Weights):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model, tokenizer = load(path)
-    return honed.hone(model, weights=None if weights is Weights.none else weights.value), tokenizer
+    mode = None if weights is Weights.none else weights.value
+    return honed.hone(model, weights=mode, packed_cache=packed_cache), tokenizer
 
 
 def _encode(tokenizer, messages):

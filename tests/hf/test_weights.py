@@ -60,7 +60,7 @@ def test_packed_modes_compute_with_what_they_packed(weights):
         for part in handle.binding.parts:
             if not part.packed:
                 continue
-            packed = handle.packs[part.key, part.layer][0].unpack()
+            packed = handle.packs[part.key, part.layer].unpack()
             for module, matrix in zip(
                 part.modules, packed.split([m.out_features for m in part.modules]), strict=True
             ):
@@ -209,7 +209,7 @@ def test_only_what_changed_is_packed_again():
         fast.model.layers[1].mlp.down_proj.weight.mul_(2)
     _logits(fast)
     after = fast._honed.packs
-    assert {key for key in after if after[key][0] is not before[key][0]} == {("down", 1)}
+    assert {key for key in after if after[key] is not before[key]} == {("down", 1)}
 
 
 def test_edits_are_noticed_between_decode_steps():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import Counter
 
 import torch
@@ -12,6 +14,8 @@ from honed.hf.binding import Binding, bind
 from honed.hf.cache import HonedCache
 from honed.hf.families import CACHE_DTYPES, Unsupported, storage_for
 from honed.hf.importance import input_importance
+from honed.hf.originals import MapWatch, Originals
+from honed.hf.packed_file import cached, is_gated
 
 # Inputs a scale. 64 costs 22 % perplexity in int4 where 32 costs 0.5 % (SmolLM2-135M), and is no faster.
 GROUP = 32
@@ -26,27 +30,34 @@ class Handle:
     ``deepcopy`` and ``pickle`` keep the options; the copy packs its own weights when it first runs.
     """
 
-    def __init__(self, weights: str | None, train: bool):
+    def __init__(
+        self, weights: str | None, train: bool, packed_cache: str | None = None, free_originals: bool = False
+    ):
         self.weights = weights
         self.train = train
+        self.packed_cache = packed_cache
+        self.free_originals = free_originals
+        self.cache_note = ""  # what became of the packed cache
         self.reason: str | None = None  # why there is no engine
         self.calls = 0  # forward passes and decode loops on the engine
         self.fallbacks: Counter[str] = Counter()  # those on torch, by reason
         self.binding: Binding | None = None
         self.engine = None
-        self.packs: dict = {}  # (key, layer) -> (PackedWeights, kind)
+        self.packs: dict = {}  # (key, layer) -> PackedWeight; tied parts have the same one
         self._lock = threading.RLock()
         self._signatures: dict = {}  # (key, layer) -> identity of the tensors packed
         self._samples: Samples | None = None
+        self._watch: MapWatch | None = None  # of parameters on files, in place of samples
         self._held: list = []  # (dict of a module's parameters, name, the parameter that was packed)
         self._parameters: list = []
         self._versions: list = []
+        _handles.add(self)
 
     def __reduce__(self):
-        return Handle, (self.weights, self.train)
+        return Handle, (self.weights, self.train, self.packed_cache, self.free_originals)
 
     def __deepcopy__(self, memo):
-        return Handle(self.weights, self.train)
+        return Handle(*self.__reduce__()[1])
 
     def note(self, reason: str) -> None:
         self.fallbacks[reason] += 1
@@ -80,7 +91,7 @@ class Handle:
     def drop(self) -> None:
         """Frees the engine and its packed weights."""
         self.engine = self.binding = None
-        self.packs, self._signatures, self._samples = {}, {}, None
+        self.packs, self._signatures, self._samples, self._watch = {}, {}, None, None
         self._held, self._parameters = [], []
 
     def new_cache(self, model, capacity: int = 0) -> HonedCache:
@@ -94,30 +105,55 @@ class Handle:
             if not changed:
                 return
         binding = bind(model)  # again when values changed: types, devices and sizes may have, too
-        if self.engine is None:
+        first = self.engine is None
+        if first:
             changed = {(part.key, part.layer) for part in binding.parts}
-        packed = [part for part in binding.parts if part.packed and (part.key, part.layer) in changed]
-        kinds = [storage_for(part.key, self.weights) for part in packed]
-        rounded = [part for part, kind in zip(packed, kinds, strict=True) if kind == "int4"]
-        importance = input_importance(model, [part.modules[0] for part in rounded], binding.limit)
-        for part, kind in zip(packed, kinds, strict=True):
-            self._pack(part, kind, importance.get(part.modules[0]))
+        touched = [part for part in binding.parts if (part.key, part.layer) in changed]
+        originals = Originals(model, _parameters(touched)) if self.free_originals else None
+        if first and self.packed_cache is not None:
+            self.packs, self.cache_note = cached(
+                self.packed_cache,
+                binding,
+                self.weights,
+                GROUP,
+                lambda: self._pack(model, binding, touched, originals),
+            )
+        else:
+            self.packs |= self._pack(model, binding, touched, originals)
+        if originals:
+            originals.release(_parameters(touched))
+            originals.finish()
         self.engine, self.binding = self._build(binding), binding
         self._signatures = _signatures(binding)
-        self._samples = Samples(binding.parts)
+        self._watch = MapWatch(binding.parts) if self.free_originals else None
+        self._samples = Samples(binding.parts, self._watch.addresses if self._watch else set())
         self._held = [(slots, name, slots[name]) for slots, name in binding.slots]
         self._parameters = [p for _, _, p in self._held if p is not None]
         self._versions = [_version(p) for p in self._parameters]
 
     def _changed(self, binding) -> set:
         now = _signatures(binding)
-        return {key for key, value in now.items() if value != self._signatures[key]} | self._samples.edited()
+        found = {key for key, value in now.items() if value != self._signatures[key]}
+        return found | self._samples.edited() | (self._watch.edited() if self._watch else set())
 
-    def _pack(self, part, kind, importance) -> None:
-        weights = part.weights
-        woven = part.key == "up" and len(weights) == 2
-        packed = _core.pack_weight(weights, kind, GROUP, part.biases, woven, importance)
-        self.packs[part.key, part.layer] = (packed, packed.kind)
+    def _pack(self, model, binding, parts, originals) -> dict:
+        """Packs parts, tied ones once; each one's originals go as soon as it is packed."""
+        parts = [part for part in parts if part.packed]
+        kinds = [storage_for(part.key, self.weights) for part in parts]
+        rounded = [part for part, kind in zip(parts, kinds, strict=True) if kind == "int4"]
+        importance = input_importance(model, [part.modules[0] for part in rounded], binding.limit)
+        packs, made = {}, {}
+        for part, kind in zip(parts, kinds, strict=True):
+            tied = (kind, is_gated(part), *(id(p) for p in _parameters([part])))
+            if tied not in made:
+                measure = importance.get(part.modules[0])
+                made[tied] = _core.pack_weight(
+                    part.weights, kind, GROUP, part.biases, is_gated(part), measure
+                )
+            packs[part.key, part.layer] = made[tied]
+            if originals:
+                originals.release(_parameters([part]))
+        return packs
 
     def _build(self, binding):
         layers = [{} for _ in range(binding.description["num_layers"])]
@@ -127,7 +163,7 @@ class Handle:
         for part in binding.parts:
             target = weights if part.layer is None else layers[part.layer]
             if part.packed:
-                target[part.key] = self.packs[part.key, part.layer][0]
+                target[part.key] = self.packs[part.key, part.layer]
                 continue
             module = part.modules[0]
             target[part.key] = module.weight.detach()
@@ -141,6 +177,23 @@ class Handle:
             return _core.Engine(binding.description, weights)
         except ValueError as error:
             raise Unsupported(str(error)) from error
+
+
+_handles: weakref.WeakSet = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: the thread that held a lock is not there."""
+    for handle in _handles:
+        handle._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _parameters(parts) -> list:
+    found = (p for part in parts for module in part.modules for p in module._parameters.values())
+    return [p for p in found if p is not None]
 
 
 def _unmoved(binding: Binding) -> bool:
@@ -177,13 +230,13 @@ class Samples:
     25 ms on a 135M model (each is a cache miss); these cost about 1 ms.
     """
 
-    def __init__(self, parts):
+    def __init__(self, parts, without):
         self._views: dict[torch.dtype, list] = {}
         self._owners: dict[torch.dtype, list] = {}
         for part in parts:
             for module in part.modules:
                 for p in module._parameters.values():
-                    if p is not None and p.numel():
+                    if p is not None and p.numel() and p.untyped_storage().data_ptr() not in without:
                         self._views.setdefault(p.dtype, []).append(_scattered(p.detach()))
                         self._owners.setdefault(p.dtype, []).append((part.key, part.layer))
         self._bits = {dtype: _bits(views, dtype) for dtype, views in self._views.items()}

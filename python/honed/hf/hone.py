@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import PathLike, fspath
+
 from torch import nn
 
 from honed.hf.engine import Handle
@@ -11,7 +13,14 @@ from honed.hf.model import HonedModel, honed_class, original_class
 LEFT_ALONE = "_honed_left_alone"  # attribute with the reason, on a model that hone does not change
 
 
-def hone(model, *, weights: str | None = None, train: bool = False):
+def hone(
+    model,
+    *,
+    weights: str | None = None,
+    train: bool = False,
+    packed_cache: str | PathLike | None = None,
+    free_originals: bool = False,
+):
     """Makes a model run on honed's kernels, in place, and returns it.
 
     Args:
@@ -23,6 +32,14 @@ def hone(model, *, weights: str | None = None, train: bool = False):
             ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: a scale an output. ``"int4"``: a scale a group.
             The model's own parameters are never changed: ``state_dict()`` shows the original weights.
         train: keeps the model on torch, ready for training.
+        packed_cache: a file for the packed weights. The first hone packs and writes it; later ones map it
+            instead of packing, and processes that do so share its memory. Where it was made from other
+            weights (every byte counts), in another way or by another version, or is damaged, it is written
+            anew, and :func:`report` says why. One file a model and mode.
+        free_originals: moves the model's parameters out of memory once they are packed, to a temporary file
+            (in ``TMPDIR``, on a disk) that is mapped in their place. They keep their values, and may be
+            read, copied, saved and trained as ever; what is read comes back page by page. Parameters that
+            ``from_pretrained`` left mapped on the model's own file stay there.
 
     Returns:
         The same object. Its class is a subclass of what it was, of the same name.
@@ -50,7 +67,8 @@ def hone(model, *, weights: str | None = None, train: bool = False):
     if not isinstance(model, nn.Module):
         raise TypeError(f"hone: model is a {type(model).__name__}, expected a torch.nn.Module")
     unhone(model)
-    handle = Handle(weights, train)
+    cache = None if packed_cache is None else fspath(packed_cache)
+    handle = Handle(weights, train, cache, free_originals)
     model.__dict__["_honed"] = handle
     if not train and not handle.ready(model, thorough=True):
         del model.__dict__["_honed"]

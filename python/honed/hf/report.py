@@ -32,6 +32,7 @@ class Report:
     rows: tuple[Row, ...]
     calls: int = 0
     fallbacks: Counter = field(default_factory=Counter)
+    note: str = ""  # what became of the packed cache
 
     @property
     def bytes(self) -> int:
@@ -58,6 +59,7 @@ class Report:
             console.print(table)
         lines = [f"on the engine: {self.calls} calls, {self.bytes / 1e6:.1f} MB packed"]
         lines += [f"on torch: {count} x {reason}" for reason, count in self.fallbacks.most_common()]
+        lines += [self.note] if self.note else []
         return capture.get() + "\n".join(lines)
 
 
@@ -74,19 +76,22 @@ def report(model) -> Report:
         return Report(
             name, mode, (Row(name, 1, "", "torch", "", 0, reason),), handle.calls, handle.fallbacks.copy()
         )
-    return Report(name, mode, tuple(_rows(handle)), handle.calls, handle.fallbacks.copy())
+    return Report(name, mode, tuple(_rows(handle)), handle.calls, handle.fallbacks.copy(), handle.cache_note)
 
 
 def _rows(handle):
     level = _core.level()
     groups: dict[tuple, list[int]] = {}
+    seen = set()  # tied parts share a packed weight
     for part in handle.binding.parts:
         shown = part.names[0] if part.layer is None else part.names[0].replace(f".{part.layer}.", ".*.", 1)
         if len(part.names) > 1:
             shown = ", ".join((shown, *(other.rpartition(".")[2] for other in part.names[1:])))
         if part.packed:
-            packed, dtype = handle.packs[part.key, part.layer]
-            size, by, kernel = packed.nbytes, f"engine {part.key}", f"{level} packed {dtype}"
+            packed = handle.packs[part.key, part.layer]
+            size, dtype = 0 if packed in seen else packed.nbytes, packed.kind
+            seen.add(packed)
+            by, kernel = f"engine {part.key}", f"{level} packed {dtype}"
         else:
             weight = part.modules[0].weight
             size, by, kernel = 0, f"engine {part.key}", level
