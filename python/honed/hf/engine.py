@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-import torch
-
 from honed._lib import _core
 from honed.hf.binding import Binding, bind
 from honed.hf.cache import HonedCache
@@ -15,9 +13,6 @@ from honed.hf.importance import input_importance
 
 # Inputs a scale. 64 costs 22 % perplexity in int4 where 32 costs 0.5 % (SmolLM2-135M), and is no faster.
 GROUP = 32
-_SAMPLES = 64  # a parameter
-
-_BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
 class Handle:
@@ -26,9 +21,8 @@ class Handle:
     ``deepcopy`` and ``pickle`` keep the options; the copy packs its own weights when it first runs.
     """
 
-    def __init__(self, weights: str | None, train: bool):
+    def __init__(self, weights: str | None):
         self.weights = weights
-        self.train = train
         self.reason: str | None = None  # why there is no engine
         self.calls = 0  # forward passes and decode loops on the engine
         self.fallbacks: Counter[str] = Counter()  # those on torch, by reason
@@ -36,17 +30,16 @@ class Handle:
         self.engine = None
         self.packs: dict = {}  # (key, layer) -> (PackedWeights, kind)
         self._lock = threading.RLock()
-        self._signatures: dict = {}  # (key, layer) -> identity of the tensors packed
-        self._samples: Samples | None = None
+        self._signatures: dict = {}  # (key, layer) -> fingerprints of the tensors packed
         self._held: list = []  # (dict of a module's parameters, name, the parameter that was packed)
         self._parameters: list = []
         self._versions: list = []
 
     def __reduce__(self):
-        return Handle, (self.weights, self.train)
+        return Handle, (self.weights,)
 
     def __deepcopy__(self, memo):
-        return Handle(self.weights, self.train)
+        return Handle(self.weights)
 
     def note(self, reason: str) -> None:
         self.fallbacks[reason] += 1
@@ -80,7 +73,7 @@ class Handle:
     def drop(self) -> None:
         """Frees the engine and its packed weights."""
         self.engine = self.binding = None
-        self.packs, self._signatures, self._samples = {}, {}, None
+        self.packs, self._signatures = {}, {}
         self._held, self._parameters = [], []
 
     def new_cache(self, model, capacity: int = 0) -> HonedCache:
@@ -104,14 +97,13 @@ class Handle:
             self._pack(part, kind, importance.get(part.modules[0]))
         self.engine, self.binding = self._build(binding), binding
         self._signatures = _signatures(binding)
-        self._samples = Samples(binding.parts)
         self._held = [(slots, name, slots[name]) for slots, name in binding.slots]
         self._parameters = [p for _, _, p in self._held if p is not None]
         self._versions = [_version(p) for p in self._parameters]
 
     def _changed(self, binding) -> set:
         now = _signatures(binding)
-        return {key for key, value in now.items() if value != self._signatures[key]} | self._samples.edited()
+        return {key for key, value in now.items() if value != self._signatures[key]}
 
     def _pack(self, part, kind, importance) -> None:
         weights = part.weights
@@ -158,57 +150,10 @@ def _version(tensor) -> int:
 
 
 def _signatures(binding) -> dict:
-    """Who the parameters of every part are, where they lie and how often they were written to."""
+    """Fingerprints of every part's parameters: who they are, where they lie, and a sample of their values."""
     return {
         (part.key, part.layer): [
-            (id(p), p.data_ptr(), _version(p), p.dtype)
-            for module in part.modules
-            for p in module._parameters.values()
-            if p is not None
+            _core.fingerprint(p) for module in part.modules for p in module._parameters.values() if p is not None
         ]
         for part in binding.parts
     }
-
-
-class Samples:
-    """Some values of every parameter, to see edits that leave no other trace.
-
-    Holds views, so that one gather an element type reads the present values. A value of every row would cost
-    25 ms on a 135M model (each is a cache miss); these cost about 1 ms.
-    """
-
-    def __init__(self, parts):
-        self._views: dict[torch.dtype, list] = {}
-        self._owners: dict[torch.dtype, list] = {}
-        for part in parts:
-            for module in part.modules:
-                for p in module._parameters.values():
-                    if p is not None and p.numel():
-                        self._views.setdefault(p.dtype, []).append(_scattered(p.detach()))
-                        self._owners.setdefault(p.dtype, []).append((part.key, part.layer))
-        self._bits = {dtype: _bits(views, dtype) for dtype, views in self._views.items()}
-
-    def edited(self) -> set:
-        """The parts whose values are no longer those of the last look."""
-        found = set()
-        for dtype, views in self._views.items():
-            if not torch.equal(_bits(views, dtype), self._bits[dtype]):
-                sizes = [view.numel() for view in views]
-                pairs = zip(_bits(views, dtype).split(sizes), self._bits[dtype].split(sizes), strict=True)
-                owners = zip(pairs, self._owners[dtype], strict=True)
-                found |= {owner for (now, before), owner in owners if not torch.equal(now, before)}
-        return found
-
-
-def _scattered(p: torch.Tensor) -> torch.Tensor:
-    """A view of about ``_SAMPLES`` values of ``p``, spread over its rows and columns."""
-    if not p.is_contiguous():
-        return p.diagonal()[:_SAMPLES] if p.dim() == 2 else p.flatten()
-    step = max(1, p.numel() // _SAMPLES)
-    if step > 1 and step % p.shape[-1] == 0:
-        step += 1  # else every sample would lie in one column
-    return p.view(-1)[::step]
-
-
-def _bits(views, dtype) -> torch.Tensor:
-    return torch.cat(views).view(_BITS[dtype])
