@@ -153,7 +153,10 @@ def _signatures(binding) -> dict:
     """Fingerprints of every part's parameters: who they are, where they lie, and a sample of their values."""
     return {
         (part.key, part.layer): [
-            _core.fingerprint(p) for module in part.modules for p in module._parameters.values() if p is not None
+            _core.fingerprint(p)
+            for module in part.modules
+            for p in module._parameters.values()
+            if p is not None
         ]
         for part in binding.parts
     }

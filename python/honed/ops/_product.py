@@ -79,7 +79,11 @@ def run_linear(input, weight, bias, activation, residual, scale, lora):
 
 def run_matmul(input, other, scale):
     """The kernel on tensors that :func:`answer` takes; the op while tracing."""
-    return torch.ops.honed.matmul.default(input, other, scale) if tracing() else _core.matmul(input, other, scale)
+    return (
+        torch.ops.honed.matmul.default(input, other, scale)
+        if tracing()
+        else _core.matmul(input, other, scale)
+    )
 
 
 def linear(input, weight, bias, residual, scale, lora):

@@ -62,7 +62,13 @@ def linear(input, weight, bias=None, *, activation="none", residual=None, scale=
         with torch.autocast("cpu", enabled=False):
             inside = residual if residual is None or residual.dtype == input.dtype else None
             y = linear(
-                input, weight, bias, activation=activation, residual=inside, scale=scale, lora=lora and (a, b, s)
+                input,
+                weight,
+                bias,
+                activation=activation,
+                residual=inside,
+                scale=scale,
+                lora=lora and (a, b, s),
             )
             return y if inside is residual else y + residual
     how = _product.answer(input, weight, bias, residual, a, b)

@@ -48,9 +48,7 @@ def matmul(input, other, *, scale=1.0):
     if how == 1:
         return _product.run_matmul(input, other, scale)
     left, right = input.dim() == 1, other.dim() == 1
-    y = _product.matmul(
-        input.unsqueeze(0) if left else input, other.unsqueeze(1) if right else other, scale
-    )
+    y = _product.matmul(input.unsqueeze(0) if left else input, other.unsqueeze(1) if right else other, scale)
     y = y.squeeze(-2) if left else y
     return y.squeeze(-1) if right else y
 
