@@ -147,7 +147,7 @@ def test_refusals():
         ops.linear(torch.randn(2, 8), packed, activation="tanh")
     with pytest.raises(ValueError, match="beside a packed weight"):
         ops.linear(torch.randn(2, 8), packed, torch.zeros(4))
-    with pytest.raises(TypeError, match="got a Tensor of torch.float64"):
+    with pytest.raises(TypeError, match="got a Tensor of torch"):
         ops.linear(torch.randn(2, 8).double(), packed)
     gated = _core.pack_weight([torch.randn(4, 8)] * 2, "f32", 32, None, True)
     with pytest.raises(TypeError, match="without gradients"):

@@ -1,4 +1,4 @@
-"""What the specifications of linear and matmul cannot say: gradients, autocast, float64, torch's own answers."""
+"""What the specifications of linear and matmul cannot say: gradients, autocast, float64, torch's answers."""
 
 import numpy as np
 import pytest

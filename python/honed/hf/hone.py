@@ -28,12 +28,13 @@ def hone(model, *, weights: str | None = None, train: bool = False):
     Returns:
         The same object. On the engine its class is a subclass of what it was, of the same name.
 
-    On the engine, calls that need gradients, attentions, hidden states or hooks run on torch; :func:`report` counts them.
+    On the engine, calls that need gradients, attentions, hidden states or hooks run on torch, and
+    :func:`report` counts them.
     Outside ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``inference_mode()``.
 
     Changed weights are packed anew: optimizer steps, ``load_state_dict`` and in-place edits are seen at once,
-    ``parameter.data`` edits at the next prompt (by layers: the next call), by a sample of the values. Hone again after an edit of a few
-    values through ``.data``.
+    ``parameter.data`` edits at the next prompt (by layers: at the next call), by a sample of the values. Hone
+    again after an edit of a few values through ``.data``.
 
     Raises:
         ValueError: another value of ``weights``. TypeError: not a ``torch.nn.Module``.
@@ -63,7 +64,7 @@ def hone(model, *, weights: str | None = None, train: bool = False):
 
 
 def unhone(model):
-    """Back to plain torch: the classes that model and layers had, and no packed weights. Returns the model."""
+    """Back to plain torch: the classes that model and layers had, no packed weights. Returns the model."""
     if isinstance(model, HonedModel):
         model.__class__ = original_class(model)
         model.__dict__.pop("_honed").drop()

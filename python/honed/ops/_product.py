@@ -19,7 +19,7 @@ def tracing() -> bool:
 
 
 def answer(*tensors) -> int:
-    """As ``multiplies``, also while tracing: 1 the kernel runs, 2 it does with a gradient, 0 torch's own op."""
+    """As ``multiplies``, also while tracing: 1 the kernel runs, 2 with a gradient, 0 torch's own op."""
     if not tracing():
         return multiplies(*tensors)
     given = [t for t in tensors if t is not None]

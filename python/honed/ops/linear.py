@@ -105,8 +105,9 @@ def _packed(input, weight, bias, activation, residual, scale, lora):
     how = multiplies(input, residual, a, b)
     if how == 0 or input.dtype == torch.float64 or (how == 2 and weight.gated):
         raise TypeError(
-            "linear: a packed weight takes plain CPU tensors of one type, float32, float16 or bfloat16, without "
-            f"autocast{', without gradients' * weight.gated}; got a {type(input).__name__} of {input.dtype}"
+            "linear: a packed weight takes plain CPU tensors of one type, float32, float16 or bfloat16, "
+            f"without autocast{', without gradients' * weight.gated}, "
+            f"got a {type(input).__name__} of {input.dtype}"
         )
     if how == 1:
         return _product.run_linear(input, weight, None, activation, residual, scale, lora)

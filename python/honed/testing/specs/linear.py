@@ -1,4 +1,4 @@
-"""linear over one row, few rows, many rows, odd sizes, every epilogue; packed and plain weights as they are."""
+"""linear over one row, few and many rows, odd sizes, every epilogue; packed and plain weights, unrounded."""
 
 import torch
 
@@ -15,6 +15,7 @@ _TORCH = {
 _SCALE = 0.5  # of the update of low rank
 
 
+def _case(m, n, k, activation="none", bias=True, residual=False, plain=False, scale=1.0, rank=0, bench=False):
     words = {
         "residual": residual,
         "plain": plain,
