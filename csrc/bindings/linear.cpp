@@ -131,11 +131,7 @@ py::object packed(const Tensor& input, const PackedWeight& weight, const std::st
   return out.object;
 }
 
-py::object plain(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
-                 const std::string& activation, const OptionalTensor& residual, double scale,
-                 const OptionalPair& plus) {
-  require_cpu("linear", {&weight});
-  Product p = product_of(input, activation, residual, scale, plus, bias);
+py::object plain(const Tensor& input, const Tensor& weight, const Product& p) {
   check_plain(weight.view());
   NewTensor out =
       empty(input, shape_of_product(input.view(), weight->shape[0]).span(), input->dtype);
@@ -145,6 +141,36 @@ py::object plain(const Tensor& input, const Tensor& weight, const OptionalTensor
   }
   return out.object;
 }
+
+py::object plain(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                 const std::string& activation, const OptionalTensor& residual, double scale,
+                 const OptionalPair& plus) {
+  require_cpu("linear", {&weight});
+  return plain(input, weight, product_of(input, activation, residual, scale, plus, bias));
+}
+
+// input, weight, bias, residual, activation, scale
+PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 6) {
+    PyErr_SetString(PyExc_TypeError, "linear_at_once: expected 6 arguments");
+    return nullptr;
+  }
+  return at_once<4>(args, [&](const Tensor* t) -> py::object {
+    Activation activation = activation_of(py::handle(args[4]).cast<std::string>());
+    if (t[1]->ndim != 2 || (t[0]->dtype == DType::f64 && activation > Activation::relu))
+      return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+    double scale = PyFloat_AsDouble(args[5]);
+    if (scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    Product p{t[0].view(), activation, t[3].object() ? &t[3].view() : nullptr, scale,
+              nullptr,     nullptr,    t[2].object() ? &t[2].view() : nullptr};
+    return plain(t[0], t[1], p);
+  });
+}
+PyMethodDef methods[] = {
+    {"linear_at_once", as_method(linear_at_once), METH_FASTCALL,
+     "linear_at_once(input, weight, bias, residual, activation, scale): linear of a plain weight "
+     "on torch tensors, or NotImplemented where multiplies() is not 1."},
+    {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher; the activation is its place in the enumeration.
 TorchTensor dispatched(const TorchTensor& input, const TorchTensor& weight,
@@ -169,10 +195,14 @@ const TorchOp op{
 }  // namespace
 
 void bind_linear(py::module_& m) {
+  PyModule_AddFunctions(m.ptr(), methods);
   m.def("linear", &packed, "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none(), py::arg("scale") = 1.0,
         py::arg("plus") = py::none());
-  m.def("linear", &plain, "input times the transposed weight.", py::arg("input"), py::arg("weight"),
+  m.def("linear",
+        py::overload_cast<const Tensor&, const Tensor&, const OptionalTensor&, const std::string&,
+                          const OptionalTensor&, double, const OptionalPair&>(&plain),
+        "input times the transposed weight.", py::arg("input"), py::arg("weight"),
         py::arg("bias") = py::none(), py::arg("activation") = "none",
         py::arg("residual") = py::none(), py::arg("scale") = 1.0, py::arg("plus") = py::none());
 }

@@ -85,23 +85,46 @@ void multiply(const TensorView& out, const Operands& o, const Epilogue& epilogue
   matmul(y, o.a, o.b, epilogue);
 }
 
-py::object run(const Tensor& input, const Tensor& other, double scale, const OptionalPair& plus) {
-  require_cpu("matmul",
-              {&input, &other, plus ? &plus->first : nullptr, plus ? &plus->second : nullptr});
+py::object product(const Tensor& input, const Tensor& other, const Epilogue& epilogue) {
   Operands operands = arrange(input.view(), other.view());
   NewTensor out = empty(input, operands.result_shape(), input->dtype);
-  Epilogue epilogue;
-  epilogue.scale = scale;
-  if (plus) {
-    epilogue.left = &plus->first.view();
-    epilogue.right = &plus->second.view();
-  }
   {
     py::gil_scoped_release released;
     multiply(out.view, operands, epilogue);
   }
   return out.object;
 }
+
+py::object run(const Tensor& input, const Tensor& other, double scale, const OptionalPair& plus) {
+  require_cpu("matmul",
+              {&input, &other, plus ? &plus->first : nullptr, plus ? &plus->second : nullptr});
+  Epilogue epilogue;
+  epilogue.scale = scale;
+  if (plus) {
+    epilogue.left = &plus->first.view();
+    epilogue.right = &plus->second.view();
+  }
+  return product(input, other, epilogue);
+}
+
+// input, other, scale
+PyObject* matmul_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3) {
+    PyErr_SetString(PyExc_TypeError, "matmul_at_once: expected 3 arguments");
+    return nullptr;
+  }
+  return at_once<2>(args, [&](const Tensor* t) {
+    Epilogue epilogue;
+    epilogue.scale = PyFloat_AsDouble(args[2]);
+    if (epilogue.scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return product(t[0], t[1], epilogue);
+  });
+}
+PyMethodDef methods[] = {
+    {"matmul_at_once", as_method(matmul_at_once), METH_FASTCALL,
+     "matmul_at_once(input, other, scale): matmul of torch tensors, or NotImplemented where "
+     "multiplies() is not 1."},
+    {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher.
 TorchTensor dispatched(const TorchTensor& input, const TorchTensor& other, double scale) {
@@ -118,6 +141,7 @@ const TorchOp op{"matmul(Tensor input, Tensor other, float scale) -> Tensor", bo
 }  // namespace
 
 void bind_matmul(py::module_& m) {
+  PyModule_AddFunctions(m.ptr(), methods);
   m.def("matmul", &run, "Product of matrices, with leading dimensions broadcast.", py::arg("input"),
         py::arg("other"), py::arg("scale") = 1.0, py::arg("plus") = py::none());
 }

@@ -40,18 +40,13 @@ PyObject* read(PyObject* getter, PyObject* object) {
   return value;
 }
 
-enum Answer : int { kError = -1, kNo = 0, kYes = 1, kNeedsGradient = 2 };
-
-// Sets *dtype.
-int kernel_takes(PyObject* object, DType* dtype) {
+Answer kernel_takes(PyObject* object, Tensor& tensor) {
   if (!is_plain(object)) return kNo;
-  Tensor tensor;
   try {
     tensor.borrow(object);
   } catch (const std::exception&) {  // no memory of its own, an element type without a name
     return kNo;
   }
-  *dtype = tensor->dtype;
   if (tensor->device != Device::cpu) return kNo;
   PyObject* tracked = read(known.requires_grad, object);
   if (!tracked) return kNo;
@@ -80,38 +75,27 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) continue;
-    DType dtype;
-    int yes = kernel_takes(args[i], &dtype);
-    if (yes < 0) return nullptr;
-    if (yes != kYes || !is_float(dtype)) Py_RETURN_FALSE;
+    Tensor tensor;
+    Answer yes = kernel_takes(args[i], tensor);
+    if (yes == kError) return nullptr;
+    if (yes != kYes || !is_float(tensor->dtype)) Py_RETURN_FALSE;
   }
   int tracing = is_tracing();
   return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
 }
 
-// The same for a product: one element type, f64 too, and no autocast, which would change the type.
+constexpr Py_ssize_t kMaxOperands = 8;
+
 PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!count || !known.tensor) return PyLong_FromLong(kYes);
   if (!is_plain(*args)) {
     int other = PyObject_IsInstance(*args, known.tensor);
     return other < 0 ? nullptr : PyLong_FromLong(other ? kNo : kYes);
   }
-  long answer = kYes;
-  DType first = DType::f32;
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    if (args[i] == Py_None) continue;
-    DType dtype;
-    int yes = kernel_takes(args[i], &dtype);
-    if (yes < 0) return nullptr;
-    if (i == 0) first = dtype;
-    if (yes == kNo || dtype != first || !(is_float(dtype) || dtype == DType::f64))
-      return PyLong_FromLong(kNo);
-    if (yes == kNeedsGradient) answer = kNeedsGradient;
-  }
-  int tracing = is_tracing();
-  int casting = tracing ? 0 : ask(known.autocast, nullptr);
-  if (tracing < 0 || casting < 0) return nullptr;
-  return PyLong_FromLong(tracing || casting ? long(kNo) : answer);
+  Tensor tensors[kMaxOperands];
+  if (count > kMaxOperands) return PyLong_FromLong(kNo);
+  Answer answer = borrow_product(args, count, tensors);
+  return answer == kError ? nullptr : PyLong_FromLong(answer);
 }
 
 constexpr uint64_t kSamples = 64;  // a tensor
@@ -177,11 +161,6 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return PyLong_FromUnsignedLongLong(hash);
 }
 
-using Fast = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
-PyCFunction as_method(Fast function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef methods[] = {
     {"takes", as_method(takes), METH_FASTCALL,
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
@@ -198,6 +177,24 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
+
+// One element type, f64 too, and no autocast, which would change the type.
+Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors) {
+  if (!known.tensor) return kNo;
+  Answer answer = kYes;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (args[i] == Py_None) continue;
+    Answer yes = kernel_takes(args[i], tensors[i]);
+    if (yes == kNo || yes == kError) return yes;
+    DType dtype = tensors[i]->dtype;
+    if (dtype != tensors[0]->dtype || !(is_float(dtype) || dtype == DType::f64)) return kNo;
+    if (yes == kNeedsGradient) answer = yes;
+  }
+  int tracing = is_tracing();
+  int casting = tracing ? 0 : ask(known.autocast, nullptr);
+  if (tracing < 0 || casting < 0) return kError;
+  return tracing || casting ? kNo : answer;
+}
 
 void bind_native(py::module_& m) {
   PyModule_AddFunctions(m.ptr(), methods);

@@ -138,6 +138,7 @@ def test_what_is_torchs_own_stays_torchs():
     assert ops.linear(x.to("meta"), w.to("meta"), activation="relu").shape == (3, 4)
     got = ops.linear(x.to(torch.complex64), w.to(torch.complex64), scale=2.0)
     assert torch.allclose(got, 2 * F.linear(x, w).to(torch.complex64), atol=1e-5)
+    assert torch.equal(ops.linear(x, w[0]), F.linear(x, w[0]))
     assert torch.allclose(torch.vmap(ops.matmul)(x, x), (x * x).sum(1), atol=1e-5)
     jacobian = torch.func.jacrev(lambda x: ops.linear(x, w))(x[0])
     assert torch.allclose(jacobian, w)

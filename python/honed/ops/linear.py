@@ -8,6 +8,7 @@ if torch is not None:
 
 _PackedWeight = _core.PackedWeight
 _run = _core.linear
+_at_once = _core.linear_at_once
 
 
 def linear(input, weight, bias=None, *, activation="none", residual=None, scale=1.0, lora=None):
@@ -43,14 +44,10 @@ def linear(input, weight, bias=None, *, activation="none", residual=None, scale=
     >>> linear(x, np.array([[3.0, 4.0], [5.0, -6.0]], dtype=np.float32), activation="relu")
     array([[11.,  0.]], dtype=float32)
     """
-    if (
-        not is_compiling()
-        and lora is None
-        and activation == "none"
-        and type(weight) is not _PackedWeight
-        and multiplies(input, weight, bias, residual) == 1
-    ):
-        return _run(input, weight, bias, "none", residual, scale)
+    if lora is None and not is_compiling():
+        y = _at_once(input, weight, bias, residual, activation, scale)
+        if y is not NotImplemented:
+            return y
     if torch is None or not isinstance(input, torch.Tensor):
         return _of_arrays(input, weight, bias, activation, residual, scale, lora)
     if isinstance(weight, _PackedWeight):
@@ -71,7 +68,8 @@ def linear(input, weight, bias=None, *, activation="none", residual=None, scale=
                 lora=lora and (a, b, s),
             )
             return y if inside is residual else y + residual
-    how = _product.answer(input, weight, bias, residual, a, b)
+    # torch takes a vector as the weight of one output, which it leaves out of the shape.
+    how = _product.answer(input, weight, bias, residual, a, b) if weight.dim() == 2 else 0
     if how == 0:
         return fall_back("linear", _torchs, input, weight, bias, activation, residual, scale, lora)
     if how == 1 and (activation in ("none", "relu") or input.dtype != torch.float64):

@@ -1,12 +1,13 @@
 """Matrix product."""
 
 from honed._lib import _core, torch
-from honed.ops._dispatch import fall_back, is_compiling, multiplies
+from honed.ops._dispatch import fall_back, is_compiling
 
 if torch is not None:
     from honed.ops import _product
 
 _run = _core.matmul
+_at_once = _core.matmul_at_once
 
 
 def matmul(input, other, *, scale=1.0):
@@ -34,8 +35,10 @@ def matmul(input, other, *, scale=1.0):
     >>> matmul(np.array([1.0, 2.0]), np.array([[3.0, 4.0], [5.0, 6.0]]), scale=10)
     array([130., 160.])
     """
-    if not is_compiling() and multiplies(input, other) == 1:
-        return _run(input, other, scale)
+    if not is_compiling():
+        y = _at_once(input, other, scale)
+        if y is not NotImplemented:
+            return y
     if torch is None or not isinstance(input, torch.Tensor):
         return _run(input, other, scale)
     dtype = _product.autocast_dtype()
