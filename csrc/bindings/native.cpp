@@ -139,19 +139,15 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
       continue;
     }
     Tensor tensor;
+    hash = mix(hash, reinterpret_cast<uintptr_t>(args[i]));
     try {
       if (!tensor.borrow(args[i])) {
         PyErr_SetString(PyExc_TypeError, "fingerprint: got what is no tensor, expected a tensor");
         return nullptr;
       }
-    } catch (py::error_already_set& error) {
-      error.restore();
-      return nullptr;
-    } catch (const std::exception& error) {
-      PyErr_SetString(PyExc_TypeError, error.what());
-      return nullptr;
+      hash = fingerprint_of(tensor.view(), hash);
+    } catch (const std::exception&) {  // no memory of its own (meta): which tensor it is says all
     }
-    hash = mix(fingerprint_of(tensor.view(), hash), reinterpret_cast<uintptr_t>(args[i]));
     if (is_plain(args[i]))
       if (PyObject* version = read(known.version, args[i])) {
         hash = mix(hash, uint64_t(PyLong_AsUnsignedLongLong(version)));
@@ -168,12 +164,11 @@ PyMethodDef methods[] = {
      "None is passed over. True where the first is no torch tensor."},
     {"multiplies", as_method(multiplies), METH_FASTCALL,
      "multiplies(*tensors): 1 where a product takes these tensors (as takes(), but of one type, "
-     "float64 too, and "
-     "without autocast), 2 where only a gradient is in the way, else 0."},
+     "float64 too, and without autocast), 2 where only a gradient is in the way, else 0."},
     {"fingerprint", as_method(fingerprint), METH_FASTCALL,
      "fingerprint(*tensors): a hash of which tensors these are, where they lie, their types and "
-     "shapes, how often "
-     "they were written to, and 64 values of each, for edits that leave no other trace."},
+     "shapes, how often they were written to, and 64 values of each, for edits that leave no other "
+     "trace."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

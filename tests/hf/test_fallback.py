@@ -190,6 +190,7 @@ def test_other_devices_and_types():
     with torch.no_grad():
         close(moved(prompt()).logits, make("llama")(prompt()).logits)
     assert honed.report(moved).calls == 1
+    assert "meta" in honed.report(moved.to("meta")).rows[0].reason
 
 
 def test_report_shows_every_kind_of_module():
