@@ -169,7 +169,7 @@ PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyMethodDef methods[] = {
     {"linear_at_once", as_method(linear_at_once), METH_FASTCALL,
      "linear_at_once(input, weight, bias, residual, activation, scale): linear of a plain weight "
-     "on torch tensors, or NotImplemented where multiplies() is not 1."},
+     "on torch tensors; None where multiplies() is 2, NotImplemented where it is 0."},
     {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher; the activation is its place in the enumeration.

@@ -122,8 +122,8 @@ PyObject* matmul_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 PyMethodDef methods[] = {
     {"matmul_at_once", as_method(matmul_at_once), METH_FASTCALL,
-     "matmul_at_once(input, other, scale): matmul of torch tensors, or NotImplemented where "
-     "multiplies() is not 1."},
+     "matmul_at_once(input, other, scale): matmul of torch tensors; None where multiplies() is 2, "
+     "NotImplemented where it is 0."},
     {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher.

@@ -6,7 +6,7 @@ import torch
 
 from honed._lib import _core
 from honed.nn._packed import Packed, pack
-from honed.ops import linear
+from honed.ops import _product, linear
 from honed.ops._dispatch import is_compiling, multiplies
 
 _run = _core.linear
@@ -40,7 +40,10 @@ class Linear(torch.nn.Linear):
         parameters = self._parameters
         if not is_compiling() and "weight" in parameters and "bias" in parameters:
             weight, bias = parameters["weight"], parameters["bias"]
-            if multiplies(weight, bias, input) == 1:
+            how = multiplies(weight, bias, input)
+            if how == 2:
+                return _product.linear(input, weight, bias, None, 1.0, None)
+            if how == 1:
                 packed = self._packed
                 if (
                     packed is None

@@ -37,6 +37,8 @@ def matmul(input, other, *, scale=1.0):
     """
     if not is_compiling():
         y = _at_once(input, other, scale)
+        if y is None:
+            return _with_gradients(input, other, scale)
         if y is not NotImplemented:
             return y
     if torch is None or not isinstance(input, torch.Tensor):
@@ -50,6 +52,10 @@ def matmul(input, other, *, scale=1.0):
         return fall_back("matmul", _torchs, input, other, scale)
     if how == 1:
         return _product.run_matmul(input, other, scale)
+    return _with_gradients(input, other, scale)
+
+
+def _with_gradients(input, other, scale):
     left, right = input.dim() == 1, other.dim() == 1
     y = _product.matmul(input.unsqueeze(0) if left else input, other.unsqueeze(1) if right else other, scale)
     y = y.squeeze(-2) if left else y
