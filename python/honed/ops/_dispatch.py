@@ -6,12 +6,13 @@ import sys
 
 from honed._lib import _core, torch
 
+multiplies = _core.multiplies  # the same question for products, with an answer about gradients
+
 if torch is not None:
     _core.set_torch(torch)
     # True while torch.compile traces; the tensors that torch.export traces with are a subclass.
     is_compiling = torch.compiler.is_dynamo_compiling
     _takes = _core.takes
-    multiplies = _core.multiplies  # the same question for products, with an answer about gradients
 
     def runs_natively(first, second=None, third=None, *more) -> bool:
         """True where honed's kernel takes these tensors (``None`` is passed over).
@@ -31,8 +32,6 @@ else:
     def is_compiling() -> bool:
         """False: without torch there is no compiler."""
         return False
-
-    multiplies = _core.multiplies
 
 
 _told = set()
