@@ -3,8 +3,11 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/activation.h"
 #include "bindings/product.h"
+#include "bindings/torch_library.h"
 #include "core/check.h"
 #include "ops/matmul.h"
 #include "ops/quantize_weight.h"
@@ -23,75 +26,183 @@ Activation activation_of(const std::string& name) {
 
 namespace {
 
-// input as rows times a weight with n outputs; multiply(y, x, epilogue) on 2-D views.
+// input as rows times a weight with n outputs into y; multiply(y, x, epilogue) on 2-D views.
+struct Product {
+  const TensorView& input;
+  Activation activation;
+  const TensorView* residual;
+  double scale;
+  const TensorView *left, *right;
+  const TensorView* bias;
+};
+
+struct Shape {
+  int64_t sizes[kMaxDims];
+  int ndim;
+  std::span<const int64_t> span() const { return {sizes, size_t(ndim)}; }
+};
+
+Shape shape_of_product(const TensorView& input, int64_t n) {
+  HONED_CHECK(input.ndim > 0, "linear: input has no dimensions, expected at least 1");
+  Shape shape{{}, input.ndim};
+  std::copy(input.shape, input.shape + input.ndim, shape.sizes);
+  shape.sizes[input.ndim - 1] = n;
+  return shape;
+}
+
 template <class F>
-py::object rows_times(const Tensor& input, int64_t n, const std::string& activation,
-                      const OptionalTensor& residual, double scale, const OptionalPair& plus,
-                      const OptionalTensor& bias, F&& multiply) {
-  HONED_CHECK(input->ndim > 0, "linear: input has no dimensions, expected at least 1");
+void rows_times(const TensorView& out, const Product& p, F&& multiply) {
   Epilogue epilogue;
-  epilogue.scale = scale;
-  epilogue.activation = activation_of(activation);
-  Rows x(input.view());
-  int64_t shape[kMaxDims];
-  std::copy(input->shape, input->shape + input->ndim, shape);
-  shape[input->ndim - 1] = n;
-  NewTensor out = empty(input, {shape, size_t(input->ndim)}, input->dtype);
-  Rows y(out.view);
-  std::optional<Rows> added;
-  if (residual) {
-    HONED_CHECK(same_shape(residual->view(), out.view), "linear: residual has shape ",
-                shape_of(residual->view()), ", expected ", shape_of(out.view));
-    added.emplace(residual->view());
-    epilogue.residual = &added->view();
+  epilogue.scale = p.scale;
+  epilogue.activation = p.activation;
+  Rows x(p.input), y(out);
+  std::optional<Rows> added, left;
+  std::optional<Dense> bias;
+  if (p.residual) {
+    HONED_CHECK(same_shape(*p.residual, out), "linear: residual has shape ", shape_of(*p.residual),
+                ", expected ", shape_of(out));
+    HONED_CHECK_TYPE(p.residual->dtype == out.dtype, "linear: residual is ",
+                     name_of(p.residual->dtype), " and input is ", name_of(out.dtype),
+                     ", expected the same type");
+    epilogue.residual = &added.emplace(*p.residual).view();
   }
-  std::optional<Rows> left;
-  if (plus) {
-    left.emplace(plus->first.view());
-    epilogue.left = &left->view();
-    epilogue.right = &plus->second.view();
+  if (p.left) {
+    epilogue.left = &left.emplace(*p.left).view();
+    epilogue.right = p.right;
   }
-  if (bias) epilogue.bias = &bias->view();
-  {
-    py::gil_scoped_release released;
-    multiply(y.view(), x.view(), epilogue);
+  if (p.bias) {
+    HONED_CHECK(p.bias->ndim == 1 && p.bias->shape[0] == out.size(-1), "linear: bias has shape ",
+                shape_of(*p.bias), ", expected [", out.size(-1), "]");
+    HONED_CHECK_TYPE(p.bias->dtype == out.dtype, "linear: bias is ", name_of(p.bias->dtype),
+                     " and input is ", name_of(out.dtype), ", expected the same type");
+    epilogue.bias = bias.emplace(*p.bias).view();
   }
-  return out.object;
+  multiply(y.view(), x.view(), epilogue);
+}
+
+// The product with a plain weight (N, K).
+void times_plain(const TensorView& out, const Product& p, const TensorView& weight) {
+  HONED_CHECK_TYPE(out.dtype != DType::f64 || p.activation == Activation::none ||
+                       p.activation == Activation::relu,
+                   "linear: input is float64, expected an activation of none or relu with it");
+  TensorView turned = weight;
+  std::swap(turned.shape[0], turned.shape[1]);
+  std::swap(turned.strides[0], turned.strides[1]);
+  rows_times(out, p, [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
+    matmul(y, x, turned, epilogue);
+  });
+}
+
+void check_plain(const TensorView& weight) {
+  HONED_CHECK(weight.ndim == 2, "linear: weight has shape ", shape_of(weight),
+              ", expected 2 dimensions");
+}
+
+const TensorView* view_of(const OptionalTensor& tensor) {
+  return tensor ? &tensor->view() : nullptr;
+}
+
+Product product_of(const Tensor& input, const std::string& activation,
+                   const OptionalTensor& residual, double scale, const OptionalPair& plus,
+                   const OptionalTensor& bias) {
+  require_cpu("linear", {&input, residual ? &*residual : nullptr, plus ? &plus->first : nullptr,
+                         plus ? &plus->second : nullptr, bias ? &*bias : nullptr});
+  return {input.view(),
+          activation_of(activation),
+          view_of(residual),
+          scale,
+          plus ? &plus->first.view() : nullptr,
+          plus ? &plus->second.view() : nullptr,
+          view_of(bias)};
 }
 
 py::object packed(const Tensor& input, const PackedWeight& weight, const std::string& activation,
                   const OptionalTensor& residual, double scale, const OptionalPair& plus) {
-  require_cpu("linear", {&input, residual ? &*residual : nullptr, plus ? &plus->first : nullptr,
-                         plus ? &plus->second : nullptr});
-  return rows_times(input, weight.view().n, activation, residual, scale, plus, {},
-                    [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
-                      linear(y, x, weight.view(), epilogue);
-                    });
+  Product p = product_of(input, activation, residual, scale, plus, {});
+  NewTensor out =
+      empty(input, shape_of_product(input.view(), weight.view().n).span(), input->dtype);
+  {
+    py::gil_scoped_release released;
+    rows_times(out.view, p,
+               [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
+                 linear(y, x, weight.view(), epilogue);
+               });
+  }
+  return out.object;
+}
+
+py::object plain(const Tensor& input, const Tensor& weight, const Product& p) {
+  check_plain(weight.view());
+  NewTensor out =
+      empty(input, shape_of_product(input.view(), weight->shape[0]).span(), input->dtype);
+  {
+    py::gil_scoped_release released;
+    times_plain(out.view, p, weight.view());
+  }
+  return out.object;
 }
 
 py::object plain(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                  const std::string& activation, const OptionalTensor& residual, double scale,
                  const OptionalPair& plus) {
-  require_cpu("linear", {&input, &weight, bias ? &*bias : nullptr, residual ? &*residual : nullptr,
-                         plus ? &plus->first : nullptr, plus ? &plus->second : nullptr});
-  HONED_CHECK(weight->ndim == 2, "linear: weight has shape ", shape_of(weight.view()),
-              ", expected 2 dimensions");
-  TensorView turned = weight.view();
-  std::swap(turned.shape[0], turned.shape[1]);
-  std::swap(turned.strides[0], turned.strides[1]);
-  return rows_times(input, weight->shape[0], activation, residual, scale, plus, bias,
-                    [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
-                      matmul(y, x, turned, epilogue);
-                    });
+  require_cpu("linear", {&weight});
+  return plain(input, weight, product_of(input, activation, residual, scale, plus, bias));
 }
+
+// input, weight, bias, residual, activation, scale
+PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 6) {
+    PyErr_SetString(PyExc_TypeError, "linear_at_once: expected 6 arguments");
+    return nullptr;
+  }
+  return at_once<4>(args, [&](const Tensor* t) -> py::object {
+    Activation activation = activation_of(py::handle(args[4]).cast<std::string>());
+    if (t[1]->ndim != 2 || (t[0]->dtype == DType::f64 && activation > Activation::relu))
+      return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+    double scale = PyFloat_AsDouble(args[5]);
+    if (scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    Product p{t[0].view(), activation, t[3].object() ? &t[3].view() : nullptr, scale,
+              nullptr,     nullptr,    t[2].object() ? &t[2].view() : nullptr};
+    return plain(t[0], t[1], p);
+  });
+}
+PyMethodDef methods[] = {
+    {"linear_at_once", as_method(linear_at_once), METH_FASTCALL,
+     "linear_at_once(input, weight, bias, residual, activation, scale): linear of a plain weight "
+     "on torch tensors; None where multiplies() is 2, NotImplemented where it is 0."},
+    {nullptr, nullptr, 0, nullptr}};
+
+// The same for torch's dispatcher; the activation is its place in the enumeration.
+TorchTensor dispatched(const TorchTensor& input, const TorchTensor& weight,
+                       const std::optional<TorchTensor>& bias, int64_t activation,
+                       const std::optional<TorchTensor>& residual, double scale) {
+  TensorView x = input.view(), w = weight.view();
+  TensorView b = bias ? bias->view() : x, r = residual ? residual->view() : x;
+  HONED_CHECK(activation >= 0 && activation <= int(Activation::silu), "linear: activation is ",
+              activation, ", expected 0 to ", int(Activation::silu));
+  check_plain(w);
+  TorchTensor out = TorchTensor::empty(shape_of_product(x, w.shape[0]).span(), x.dtype);
+  Product p{x,       Activation(activation), residual ? &r : nullptr, scale, nullptr,
+            nullptr, bias ? &b : nullptr};
+  times_plain(out.view(), p, w);
+  return out;
+}
+const TorchOp op{
+    "linear(Tensor input, Tensor weight, Tensor? bias, int activation, Tensor? residual, "
+    "float scale) -> Tensor",
+    boxed<dispatched>};
 
 }  // namespace
 
 void bind_linear(py::module_& m) {
+  PyModule_AddFunctions(m.ptr(), methods);
   m.def("linear", &packed, "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none(), py::arg("scale") = 1.0,
         py::arg("plus") = py::none());
-  m.def("linear", &plain, "input times the transposed weight.", py::arg("input"), py::arg("weight"),
+  m.def("linear",
+        py::overload_cast<const Tensor&, const Tensor&, const OptionalTensor&, const std::string&,
+                          const OptionalTensor&, double, const OptionalPair&>(&plain),
+        "input times the transposed weight.", py::arg("input"), py::arg("weight"),
         py::arg("bias") = py::none(), py::arg("activation") = "none",
         py::arg("residual") = py::none(), py::arg("scale") = 1.0, py::arg("plus") = py::none());
 }

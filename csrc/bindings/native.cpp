@@ -1,6 +1,9 @@
-// honed._core.takes: whether the kernels can have these tensors. Asked before every op, so it is
-// short.
+// honed._core.takes, multiplies, fingerprint: whether the kernels can have these tensors, and
+// whether a tensor is still what it was. Asked before every op, so they are short.
 #include "bindings/native.h"
+
+#include <cstring>
+#include <string>
 
 #include "bindings/tensor.h"
 #include "core/dtype.h"
@@ -11,7 +14,8 @@ namespace {
 
 // torch.Tensor, torch.nn.Parameter, and what is asked of them; null without torch. Kept for good.
 struct Torch {
-  PyObject *tensor, *parameter, *requires_grad, *is_neg, *is_grad_enabled, *tracing_state;
+  PyObject *tensor, *parameter, *requires_grad, *is_neg, *is_grad_enabled, *tracing_state,
+      *autocast, *version;
 } known = {};
 
 bool is_plain(PyObject* object) {
@@ -27,24 +31,39 @@ int ask(PyObject* function, PyObject* object) {
   return answer == Py_True;
 }
 
-// 1: yes, 0: no, -1: an error.
-int kernel_takes(PyObject* object) {
-  if (!is_plain(object)) return 0;
-  Tensor tensor;
+// The attribute of a torch tensor by its getter in C, a new reference; null without an error where
+// it has none (inference tensors count no versions).
+PyObject* read(PyObject* getter, PyObject* object) {
+  auto* found = reinterpret_cast<PyGetSetDescrObject*>(getter)->d_getset;
+  PyObject* value = found->get(object, found->closure);
+  if (!value) PyErr_Clear();
+  return value;
+}
+
+Answer kernel_takes(PyObject* object, Tensor& tensor) {
+  if (!is_plain(object)) return kNo;
   try {
     tensor.borrow(object);
   } catch (const std::exception&) {  // no memory of its own, an element type without a name
-    return 0;
+    return kNo;
   }
-  if (!is_float(tensor->dtype) || tensor->device != Device::cpu) return 0;
-  auto* flag = reinterpret_cast<PyGetSetDescrObject*>(known.requires_grad)->d_getset;
-  PyObject* tracked = flag->get(object, flag->closure);
-  if (!tracked) return -1;
+  if (tensor->device != Device::cpu) return kNo;
+  PyObject* tracked = read(known.requires_grad, object);
+  if (!tracked) return kNo;
   Py_DECREF(tracked);
-  if (tracked == Py_True)
-    if (int on = ask(known.is_grad_enabled, nullptr)) return on < 0 ? on : 0;
   int negated = ask(known.is_neg, object);
-  return negated < 0 ? negated : !negated;
+  if (negated) return negated < 0 ? kError : kNo;
+  if (tracked == Py_True)
+    if (int on = ask(known.is_grad_enabled, nullptr)) return on < 0 ? kError : kNeedsGradient;
+  return kYes;
+}
+
+// torch.jit.trace would record the result as a constant.
+int is_tracing() {
+  PyObject* tracing = PyObject_CallNoArgs(known.tracing_state);
+  if (!tracing) return kError;
+  Py_DECREF(tracing);
+  return tracing != Py_None;
 }
 
 PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -56,25 +75,121 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) continue;
-    int yes = kernel_takes(args[i]);
-    if (yes < 0) return nullptr;
-    if (!yes) Py_RETURN_FALSE;
+    Tensor tensor;
+    Answer yes = kernel_takes(args[i], tensor);
+    if (yes == kError) return nullptr;
+    if (yes != kYes || !is_float(tensor->dtype)) Py_RETURN_FALSE;
   }
-  // torch.jit.trace would record the result as a constant.
-  PyObject* tracing = PyObject_CallNoArgs(known.tracing_state);
-  if (!tracing) return nullptr;
-  Py_DECREF(tracing);
-  return PyBool_FromLong(tracing == Py_None);
+  int tracing = is_tracing();
+  return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
+}
+
+constexpr Py_ssize_t kMaxOperands = 8;
+
+PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!count || !known.tensor) return PyLong_FromLong(kYes);
+  if (!is_plain(*args)) {
+    int other = PyObject_IsInstance(*args, known.tensor);
+    return other < 0 ? nullptr : PyLong_FromLong(other ? kNo : kYes);
+  }
+  Tensor tensors[kMaxOperands];
+  if (count > kMaxOperands) return PyLong_FromLong(kNo);
+  Answer answer = borrow_product(args, count, tensors);
+  return answer == kError ? nullptr : PyLong_FromLong(answer);
+}
+
+constexpr uint64_t kSamples = 64;  // a tensor
+
+uint64_t mix(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
+  return hash ^ (hash >> 29);
+}
+
+// A hash of where a tensor lies, its type, shape and strides, and some values spread over it.
+uint64_t fingerprint_of(const TensorView& t, uint64_t hash) {
+  hash = mix(hash, reinterpret_cast<uintptr_t>(t.data));
+  hash = mix(hash, uint64_t(t.dtype));
+  for (int i = 0; i < t.ndim; ++i)
+    hash = mix(mix(hash, uint64_t(t.shape[i])), uint64_t(t.strides[i]));
+  uint64_t total = uint64_t(t.numel());
+  if (!total || t.device != Device::cpu) return hash;
+  // An odd step times a fraction of the golden ratio: the samples lie in all rows and columns.
+  uint64_t count = total < kSamples ? total : kSamples;
+  int64_t size = size_of(t.dtype);
+  for (uint64_t i = 0; i < count; ++i) {
+    uint64_t at =
+        count == total ? i : uint64_t((unsigned __int128)(i * 0x9e3779b97f4a7c15u) * total >> 64);
+    int64_t offset = 0;
+    for (int d = t.ndim - 1; d >= 0; --d) {
+      offset += int64_t(at % uint64_t(t.shape[d])) * t.strides[d];
+      at /= uint64_t(t.shape[d]);
+    }
+    uint64_t bits = 0;
+    std::memcpy(&bits, t.as<char>() + offset * size, size_t(size));
+    hash = mix(hash, bits);
+  }
+  return hash;
+}
+
+PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  uint64_t hash = uint64_t(count);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (args[i] == Py_None) {
+      hash = mix(hash, 1);
+      continue;
+    }
+    Tensor tensor;
+    hash = mix(hash, reinterpret_cast<uintptr_t>(args[i]));
+    try {
+      if (!tensor.borrow(args[i])) {
+        PyErr_SetString(PyExc_TypeError, "fingerprint: got what is no tensor, expected a tensor");
+        return nullptr;
+      }
+      hash = fingerprint_of(tensor.view(), hash);
+    } catch (const std::exception&) {  // no memory of its own (meta): which tensor it is says all
+    }
+    if (is_plain(args[i]))
+      if (PyObject* version = read(known.version, args[i])) {
+        hash = mix(hash, uint64_t(PyLong_AsUnsignedLongLong(version)));
+        Py_DECREF(version);
+      }
+  }
+  return PyLong_FromUnsignedLongLong(hash);
 }
 
 PyMethodDef methods[] = {
-    {"takes", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(takes)), METH_FASTCALL,
+    {"takes", as_method(takes), METH_FASTCALL,
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
      "gradient now. "
      "None is passed over. True where the first is no torch tensor."},
+    {"multiplies", as_method(multiplies), METH_FASTCALL,
+     "multiplies(*tensors): 1 where a product takes these tensors (as takes(), but of one type, "
+     "float64 too, and without autocast), 2 where only a gradient is in the way, else 0."},
+    {"fingerprint", as_method(fingerprint), METH_FASTCALL,
+     "fingerprint(*tensors): a hash of which tensors these are, where they lie, their types and "
+     "shapes, how often they were written to, and 64 values of each, for edits that leave no other "
+     "trace."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
+
+// One element type, f64 too, and no autocast, which would change the type.
+Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors) {
+  if (!known.tensor) return kNo;
+  Answer answer = kYes;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (args[i] == Py_None) continue;
+    Answer yes = kernel_takes(args[i], tensors[i]);
+    if (yes == kNo || yes == kError) return yes;
+    DType dtype = tensors[i]->dtype;
+    if (dtype != tensors[0]->dtype || !(is_float(dtype) || dtype == DType::f64)) return kNo;
+    if (yes == kNeedsGradient) answer = yes;
+  }
+  int tracing = is_tracing();
+  int casting = tracing ? 0 : ask(known.autocast, nullptr);
+  if (tracing < 0 || casting < 0) return kError;
+  return tracing || casting ? kNo : answer;
+}
 
 void bind_native(py::module_& m) {
   PyModule_AddFunctions(m.ptr(), methods);
@@ -84,16 +199,22 @@ void bind_native(py::module_& m) {
         auto keep = [](py::object object) { return object.release().ptr(); };
         py::object tensor = torch.attr("Tensor");
         // The getter behind the attribute, without torch.Tensor's overridable property lookup.
-        py::object requires_grad =
-            torch.attr("_C").attr("TensorBase").attr("__dict__")["requires_grad"];
-        if (Py_TYPE(requires_grad.ptr()) != &PyGetSetDescr_Type)
-          throw py::type_error("honed: torch.Tensor.requires_grad is no attribute in C any more");
+        auto getter = [&](const char* name) {
+          py::object found = torch.attr("_C").attr("TensorBase").attr("__dict__")[name];
+          if (Py_TYPE(found.ptr()) != &PyGetSetDescr_Type)
+            throw py::type_error(std::string("honed: torch.Tensor.") + name +
+                                 " is no attribute in C any more");
+          return keep(found);
+        };
         known = {keep(tensor),
                  keep(torch.attr("nn").attr("Parameter")),
-                 keep(requires_grad),
+                 getter("requires_grad"),
                  keep(tensor.attr("is_neg")),
                  keep(torch.attr("is_grad_enabled")),
-                 keep(torch.attr("_C").attr("_get_tracing_state"))};
+                 keep(torch.attr("_C").attr("_get_tracing_state")),
+                 keep(py::getattr(torch.attr("_C"), "_is_any_autocast_enabled",
+                                  torch.attr("is_autocast_enabled"))),
+                 getter("_version")};
       },
       "Tells takes() of torch.", py::arg("torch"));
 }

@@ -1,8 +1,21 @@
-// honed._core.takes, the question that every op asks first.
+// The question that every op asks first: whether the kernels can have these tensors.
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include "bindings/tensor.h"
+
 namespace honed::bindings {
+
+// kNeedsGradient: only gradients are in the way. kError: a Python error is set.
+enum Answer : int { kError = -1, kNo = 0, kYes = 1, kNeedsGradient = 2 };
+
+// Borrows the operands of a product, the first of them a torch tensor; None is passed over.
+Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors);
+
+using FastMethod = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+inline PyCFunction as_method(FastMethod function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
 
 void bind_native(pybind11::module_& m);
 

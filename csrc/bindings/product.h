@@ -3,11 +3,36 @@
 #include <optional>
 #include <utility>
 
+#include "bindings/native.h"
 #include "bindings/tensor.h"
+#include "core/check.h"
 
 namespace honed::bindings {
 
 // left and right of a second product that is added to the first.
 using OptionalPair = std::optional<std::pair<Tensor, Tensor>>;
+
+// A product by the shortest way in: make(operands) where the kernel takes them now; None where only
+// a gradient is in the way; else NotImplemented, and honed.ops finds out why.
+template <int operands, class F>
+PyObject* at_once(PyObject* const* args, F&& make) {
+  Tensor tensors[operands];
+  Answer answer = borrow_product(args, operands, tensors);
+  if (answer == kError) return nullptr;
+  if (answer == kNeedsGradient) Py_RETURN_NONE;
+  if (answer != kYes) Py_RETURN_NOTIMPLEMENTED;
+  try {
+    return make(tensors).release().ptr();
+  } catch (const ValueError& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const TypeError& error) {
+    PyErr_SetString(PyExc_TypeError, error.what());
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
 
 }  // namespace honed::bindings

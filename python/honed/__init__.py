@@ -5,6 +5,8 @@
 True
 """
 
+import importlib
+
 from honed import ops
 from honed._lib import Info, get_num_threads, info, set_num_threads
 from honed._version import __version__
@@ -15,6 +17,7 @@ __all__ = [
     "get_num_threads",
     "hone",
     "info",
+    "nn",
     "ops",
     "report",
     "set_num_threads",
@@ -23,7 +26,9 @@ __all__ = [
 
 
 def __getattr__(name):
-    # hone() and its companions need torch and transformers' classes; NumPy users never load them.
+    # Modules need torch, hone() and its companions transformers' classes too; NumPy users load neither.
+    if name == "nn":
+        return importlib.import_module("honed.nn")
     if name in ("hone", "report", "unhone"):
         from honed import hf
 

@@ -212,8 +212,15 @@ def test_refusals():
         ops.linear(torch.randn(2, 8), packed, activation="tanh")
     with pytest.raises(ValueError, match="beside a packed weight"):
         ops.linear(torch.randn(2, 8), packed, torch.zeros(4))
+    with pytest.raises(TypeError, match="got a Tensor of torch"):
+        ops.linear(torch.randn(2, 8).double(), packed)
+    gated = _core.pack_weight([torch.randn(4, 8)] * 2, "f32", 32, None, True)
     with pytest.raises(TypeError, match="without gradients"):
-        ops.linear(torch.randn(2, 8, requires_grad=True), packed)
+        ops.linear(torch.randn(2, 8, requires_grad=True), gated)
+    with pytest.raises(ValueError, match=r"linear: bias has shape \[5\], expected \[4\]"):
+        ops.linear(torch.randn(2, 8), torch.randn(4, 8), torch.randn(5))
+    with pytest.raises(TypeError, match="expected an activation of none or relu"):
+        ops.linear(np.ones((2, 8)), np.ones((4, 8)), activation="silu")
     with pytest.raises(ValueError, match="kind is 'int3'"):
         ops.quantize_weight(torch.randn(4, 8), "int3")
     for kind, group in (("int4", 48), ("int4", None), ("int4", 96), ("int8", 48), ("int8", -32)):

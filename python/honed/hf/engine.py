@@ -7,8 +7,6 @@ import threading
 import weakref
 from collections import Counter
 
-import torch
-
 from honed._lib import _core
 from honed.hf.binding import Binding, bind
 from honed.hf.cache import HonedCache
@@ -19,9 +17,6 @@ from honed.hf.packed_file import cached, is_gated
 
 # Inputs a scale. 64 costs 22 % perplexity in int4 where 32 costs 0.5 % (SmolLM2-135M), and is no faster.
 GROUP = 32
-_SAMPLES = 64  # a parameter
-
-_BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
 class Handle:
@@ -30,11 +25,8 @@ class Handle:
     ``deepcopy`` and ``pickle`` keep the options; the copy packs its own weights when it first runs.
     """
 
-    def __init__(
-        self, weights: str | None, train: bool, packed_cache: str | None = None, free_originals: bool = False
-    ):
+    def __init__(self, weights: str | None, packed_cache: str | None = None, free_originals: bool = False):
         self.weights = weights
-        self.train = train
         self.packed_cache = packed_cache
         self.free_originals = free_originals
         self.cache_note = ""  # what became of the packed cache
@@ -45,16 +37,15 @@ class Handle:
         self.engine = None
         self.packs: dict = {}  # (key, layer) -> PackedWeight; tied parts have the same one
         self._lock = threading.RLock()
-        self._signatures: dict = {}  # (key, layer) -> identity of the tensors packed
-        self._samples: Samples | None = None
-        self._watch: MapWatch | None = None  # of parameters on files, in place of samples
+        self._signatures: dict = {}  # (key, layer) -> fingerprints of the tensors packed
+        self._watch: MapWatch | None = None  # of parameters on files, in place of their values
         self._held: list = []  # (dict of a module's parameters, name, the parameter that was packed)
         self._parameters: list = []
         self._versions: list = []
         _handles.add(self)
 
     def __reduce__(self):
-        return Handle, (self.weights, self.train, self.packed_cache, self.free_originals)
+        return Handle, (self.weights, self.packed_cache, self.free_originals)
 
     def __deepcopy__(self, memo):
         return Handle(*self.__reduce__()[1])
@@ -91,7 +82,7 @@ class Handle:
     def drop(self) -> None:
         """Frees the engine and its packed weights."""
         self.engine = self.binding = None
-        self.packs, self._signatures, self._samples, self._watch = {}, {}, None, None
+        self.packs, self._signatures, self._watch = {}, {}, None
         self._held, self._parameters = [], []
 
     def new_cache(self, model, capacity: int = 0) -> HonedCache:
@@ -124,17 +115,33 @@ class Handle:
             originals.release(_parameters(touched))
             originals.finish()
         self.engine, self.binding = self._build(binding), binding
-        self._signatures = _signatures(binding)
         self._watch = MapWatch(binding.parts) if self.free_originals else None
-        self._samples = Samples(binding.parts, self._watch.addresses if self._watch else set())
+        self._signatures = self._sign(binding)
         self._held = [(slots, name, slots[name]) for slots, name in binding.slots]
         self._parameters = [p for _, _, p in self._held if p is not None]
         self._versions = [_version(p) for p in self._parameters]
 
     def _changed(self, binding) -> set:
-        now = _signatures(binding)
+        now = self._sign(binding)
         found = {key for key, value in now.items() if value != self._signatures[key]}
-        return found | self._samples.edited() | (self._watch.edited() if self._watch else set())
+        return found | (self._watch.edited() if self._watch else set())
+
+    def _sign(self, binding) -> dict:
+        """Who the parameters of every part are, where they lie, and a sample of their values (but for those
+        on files: looking would bring them back into memory)."""
+        on_file = self._watch.addresses if self._watch else ()
+
+        def mark(p):
+            if p.untyped_storage().data_ptr() in on_file:
+                return id(p), p.data_ptr(), _version(p), p.dtype
+            return _core.fingerprint(p)
+
+        return {
+            (part.key, part.layer): [
+                mark(p) for module in part.modules for p in module._parameters.values() if p is not None
+            ]
+            for part in binding.parts
+        }
 
     def _pack(self, model, binding, parts, originals) -> dict:
         """Packs parts, tied ones once; each one's originals go as soon as it is packed."""
@@ -208,60 +215,3 @@ def _unmoved(binding: Binding) -> bool:
 
 def _version(tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
-
-
-def _signatures(binding) -> dict:
-    """Who the parameters of every part are, where they lie and how often they were written to."""
-    return {
-        (part.key, part.layer): [
-            (id(p), p.data_ptr(), _version(p), p.dtype)
-            for module in part.modules
-            for p in module._parameters.values()
-            if p is not None
-        ]
-        for part in binding.parts
-    }
-
-
-class Samples:
-    """Some values of every parameter, to see edits that leave no other trace.
-
-    Holds views, so that one gather an element type reads the present values. A value of every row would cost
-    25 ms on a 135M model (each is a cache miss); these cost about 1 ms.
-    """
-
-    def __init__(self, parts, without):
-        self._views: dict[torch.dtype, list] = {}
-        self._owners: dict[torch.dtype, list] = {}
-        for part in parts:
-            for module in part.modules:
-                for p in module._parameters.values():
-                    if p is not None and p.numel() and p.untyped_storage().data_ptr() not in without:
-                        self._views.setdefault(p.dtype, []).append(_scattered(p.detach()))
-                        self._owners.setdefault(p.dtype, []).append((part.key, part.layer))
-        self._bits = {dtype: _bits(views, dtype) for dtype, views in self._views.items()}
-
-    def edited(self) -> set:
-        """The parts whose values are no longer those of the last look."""
-        found = set()
-        for dtype, views in self._views.items():
-            if not torch.equal(_bits(views, dtype), self._bits[dtype]):
-                sizes = [view.numel() for view in views]
-                pairs = zip(_bits(views, dtype).split(sizes), self._bits[dtype].split(sizes), strict=True)
-                owners = zip(pairs, self._owners[dtype], strict=True)
-                found |= {owner for (now, before), owner in owners if not torch.equal(now, before)}
-        return found
-
-
-def _scattered(p: torch.Tensor) -> torch.Tensor:
-    """A view of about ``_SAMPLES`` values of ``p``, spread over its rows and columns."""
-    if not p.is_contiguous():
-        return p.diagonal()[:_SAMPLES] if p.dim() == 2 else p.flatten()
-    step = max(1, p.numel() // _SAMPLES)
-    if step > 1 and step % p.shape[-1] == 0:
-        step += 1  # else every sample would lie in one column
-    return p.view(-1)[::step]
-
-
-def _bits(views, dtype) -> torch.Tensor:
-    return torch.cat(views).view(_BITS[dtype])

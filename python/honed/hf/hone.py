@@ -1,4 +1,4 @@
-"""hone and unhone: a model's class is exchanged for one that runs on the engine, and back."""
+"""hone and unhone: a model's class, or the classes of its layers, are exchanged for honed's, and back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import nn
 from honed.hf.engine import Handle
 from honed.hf.families import RECIPES
 from honed.hf.model import HonedModel, honed_class, original_class
-
-LEFT_ALONE = "_honed_left_alone"  # attribute with the reason, on a model that hone does not change
+from honed.nn.swap import swap, unswap
 
 
 def hone(
@@ -24,32 +23,35 @@ def hone(
     """Makes a model run on honed's kernels, in place, and returns it.
 
     Args:
-        model: a ``transformers`` model. Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models run on the
-            engine; any other model is returned unchanged, and :func:`report` says why.
-        weights: how the engine stores matrices. ``None``: in the cheapest kind that holds every value exactly
+        model: any ``torch.nn.Module``. The Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models of
+            ``transformers`` run on the engine. In any other model each ``torch.nn.Linear`` becomes a
+            :class:`honed.nn.Linear`, and :func:`report` says what was left alone, and why.
+        weights: how matrices are stored. ``None``: in the cheapest kind that holds every value exactly
             (grid4, grid8 for weights expanded from 4- and 8-bit files, bf16, f16, f32), chosen for each group
             of matrices packed together (q, k, v; gate, up).
             ``"bf16"``, ``"fp16"``: rounded. ``"int8"``: a scale an output. ``"int4"``: a scale a group.
             The model's own parameters are never changed: ``state_dict()`` shows the original weights.
-        train: keeps the model on torch, ready for training.
+        train: also goes by layers where there is an engine, so that gradients are honed's too. Training
+            uses the model's own parameters, whatever ``weights`` says.
         packed_cache: a file for the packed weights. The first hone packs and writes it; later ones map it
             instead of packing, and processes that do so share its memory. Where it was made from other
             weights (every byte counts), in another way or by another version, or is damaged, it is written
-            anew, and :func:`report` says why. One file a model and mode.
+            anew, and :func:`report` says why. One file a model and mode. Only on the engine.
         free_originals: moves the model's parameters out of memory once they are packed, to a temporary file
             (in ``TMPDIR``, on a disk) that is mapped in their place. They keep their values, and may be
             read, copied, saved and trained as ever; what is read comes back page by page. Parameters that
-            ``from_pretrained`` left mapped on the model's own file stay there.
+            ``from_pretrained`` left mapped on the model's own file stay there. Only on the engine.
 
     Returns:
-        The same object. Its class is a subclass of what it was, of the same name.
+        The same object. On the engine its class is a subclass of what it was, of the same name.
 
-    Calls that need gradients, attentions, hidden states or hooks run on torch; :func:`report` counts them.
+    On the engine, calls that need gradients, attentions, hidden states or hooks run on torch, and
+    :func:`report` counts them.
     Outside ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``inference_mode()``.
 
     Changed weights are packed anew: optimizer steps, ``load_state_dict`` and in-place edits are seen at once,
-    ``parameter.data`` edits at the next prompt, by a sample of the values. Hone again after an edit of a few
-    values through ``.data``.
+    ``parameter.data`` edits at the next prompt (by layers: at the next call), by a sample of the values. Hone
+    again after an edit of a few values through ``.data``.
 
     Raises:
         ValueError: another value of ``weights``. TypeError: not a ``torch.nn.Module``.
@@ -68,20 +70,21 @@ def hone(
         raise TypeError(f"hone: model is a {type(model).__name__}, expected a torch.nn.Module")
     unhone(model)
     cache = None if packed_cache is None else fspath(packed_cache)
-    handle = Handle(weights, train, cache, free_originals)
-    model.__dict__["_honed"] = handle
-    if not train and not handle.ready(model, thorough=True):
-        del model.__dict__["_honed"]
-        model.__dict__[LEFT_ALONE] = handle.reason
-        return model
-    model.__class__ = honed_class(type(model))
+    reason = "hone(train=True) goes by layers"
+    if not train:
+        handle = model.__dict__["_honed"] = Handle(weights, cache, free_originals)
+        if handle.ready(model, thorough=True):
+            model.__class__ = honed_class(type(model))
+            return model
+        reason = model.__dict__.pop("_honed").reason
+    swap(model, weights, reason)
     return model
 
 
 def unhone(model):
-    """Back to plain torch: the class that the model had, and nothing of the engine. Returns the model."""
-    model.__dict__.pop(LEFT_ALONE, None)
+    """Back to plain torch: the classes that model and layers had, no packed weights. Returns the model."""
     if isinstance(model, HonedModel):
         model.__class__ = original_class(model)
         model.__dict__.pop("_honed").drop()
+    unswap(model)
     return model

@@ -114,8 +114,6 @@ class HonedModel:
 def why_torch(model, given: dict) -> str | None:
     """The reason why a call with these arguments runs on torch, or None."""
     handle = model._honed
-    if handle.train:
-        return "hone(train=True) keeps the model on torch"
     if torch.compiler.is_compiling():
         return "torch.compile is tracing"
     if model.training:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 from honed._lib import _core
-from honed.hf.hone import LEFT_ALONE
 from honed.hf.model import HonedModel
+from honed.nn.swap import LAYERS, layers
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,41 @@ class Report:
 def report(model) -> Report:
     """Which of a model's modules honed runs, by which kernel, and the reason for those it left alone."""
     name = type(model).__name__
+    by_layers = model.__dict__.get(LAYERS)
+    if by_layers is not None:
+        mode = f"{by_layers.storage or 'exact'}, by layers"
+        return Report(name, mode, (_on_torch(name, by_layers.reason), *_layer_rows(model)))
     if not isinstance(model, HonedModel):
-        reason = model.__dict__.get(LEFT_ALONE, "not honed")
-        return Report(name, "plain torch", (Row(name, 1, "", "torch", "", 0, reason),))
+        return Report(name, "plain torch", (_on_torch(name, "not honed"),))
     handle = model._honed
-    mode = "training, on torch" if handle.train else handle.weights or "exact"
-    if handle.train or not handle.ready(model, thorough=True):
-        reason = "hone(train=True) keeps the model on torch" if handle.train else handle.reason
-        return Report(
-            name, mode, (Row(name, 1, "", "torch", "", 0, reason),), handle.calls, handle.fallbacks.copy()
-        )
-    return Report(name, mode, tuple(_rows(handle)), handle.calls, handle.fallbacks.copy(), handle.cache_note)
+    ready = handle.ready(model, thorough=True)
+    rows = tuple(_rows(handle)) if ready else (_on_torch(name, handle.reason),)
+    mode = handle.weights or "exact"
+    return Report(name, mode, rows, handle.calls, handle.fallbacks.copy(), handle.cache_note)
+
+
+def _on_torch(name: str, reason: str) -> Row:
+    return Row(name, 1, "", "torch", "", 0, reason)
+
+
+def _layer_rows(model):
+    """Layers of one name but for their numbers are one row; of those left alone, all of one class."""
+    groups: dict[tuple, list] = {}
+    seen = set()  # packed weights: layers that share one count it once
+    for name, module, reason in layers(model):
+        dtype = str(next(iter(p for p in module._parameters.values() if p is not None)).dtype)
+        dtype = dtype.removeprefix("torch.")
+        if reason is not None:
+            groups.setdefault((type(module).__name__, "", "torch", dtype, reason), []).append(0)
+            continue
+        shown = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) or type(model).__name__
+        packed = module._packed and module._packed.product
+        size = packed.nbytes if packed and id(packed) not in seen else 0
+        seen.add(id(packed))
+        kernel = f"{_core.level()} packed {packed.kind}" if packed else f"{_core.level()} linear"
+        groups.setdefault((shown, "honed.nn.Linear", kernel, dtype, ""), []).append(size)
+    for (shown, by, kernel, dtype, reason), sizes in groups.items():
+        yield Row(shown, len(sizes), by, kernel, dtype, sum(sizes), reason)
 
 
 def _rows(handle):

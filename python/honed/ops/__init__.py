@@ -4,6 +4,7 @@ from honed.ops.embedding import embedding
 from honed.ops.gelu import gelu
 from honed.ops.layer_norm import layer_norm
 from honed.ops.linear import linear
+from honed.ops.matmul import matmul
 from honed.ops.quantize_weight import quantize_weight
 from honed.ops.rms_norm import rms_norm
 from honed.ops.rope import rope, rope_table
@@ -17,6 +18,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "linear",
+    "matmul",
     "quantize_weight",
     "rms_norm",
     "rope",

@@ -6,10 +6,12 @@ import sys
 
 from honed._lib import _core, torch
 
+multiplies = _core.multiplies  # the same question for products, with an answer about gradients
+
 if torch is not None:
     _core.set_torch(torch)
     # True while torch.compile traces; the tensors that torch.export traces with are a subclass.
-    _is_compiling = torch.compiler.is_dynamo_compiling
+    is_compiling = torch.compiler.is_dynamo_compiling
     _takes = _core.takes
 
     def runs_natively(first, second=None, third=None, *more) -> bool:
@@ -19,13 +21,17 @@ if torch is not None:
         subclass, a tensor without memory (meta, functorch's), another device, a negated view, an element type
         without a kernel, ``torch.compile`` and ``torch.jit.trace``. NumPy arrays always run natively.
         """
-        return not _is_compiling() and _takes(first, second, third) and (not more or _takes(*more))
+        return not is_compiling() and _takes(first, second, third) and (not more or _takes(*more))
 
 else:
 
     def runs_natively(*tensors) -> bool:
         """True: without torch there are only arrays."""
         return True
+
+    def is_compiling() -> bool:
+        """False: without torch there is no compiler."""
+        return False
 
 
 _told = set()

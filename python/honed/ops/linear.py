@@ -1,50 +1,139 @@
 """Matrix product with a weight."""
 
 from honed._lib import _core, torch
-from honed.ops._dispatch import fall_back, runs_natively
-from honed.ops.quantize_weight import quantize_weight
+from honed.ops._dispatch import fall_back, is_compiling, multiplies
+
+if torch is not None:
+    from honed.ops import _product
+
+_PackedWeight = _core.PackedWeight
+_run = _core.linear
+_at_once = _core.linear_at_once
 
 
-def linear(input, weight, bias=None, *, activation="none", residual=None):
-    """``y = activation(input @ weight.T + bias) + residual``.
+def linear(input, weight, bias=None, *, activation="none", residual=None, scale=1.0, lora=None):
+    """``y = activation(scale * input @ weight.T + s * (input @ A.T) @ B.T + bias) + residual``.
 
     Args:
-        input: ``(..., K)``, float32, float16 or bfloat16; a torch tensor or NumPy array.
-        weight: packed by :func:`honed.ops.quantize_weight`, which holds the bias too. A plain torch weight
-            goes to torch's own op (packing it would cost more than one product); a plain NumPy weight is
-            packed for this call.
+        input: ``(..., K)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
+        weight: ``(N, K)`` of the input's type and any strides, or packed by
+            :func:`honed.ops.quantize_weight`, which then holds the bias too and takes no float64.
         bias: ``(N,)``, only with a plain weight.
-        activation: ``none``, ``relu``, ``gelu``, ``gelu_tanh`` or ``silu``; needs a packed weight.
-        residual: like the output; needs a packed weight.
+        activation: ``none``, ``relu``, ``gelu``, ``gelu_tanh`` or ``silu``.
+        residual: like the output.
+        scale: a number.
+        lora: ``(A, B, s)`` with ``A`` of shape ``(R, K)`` and ``B`` ``(N, R)``: an update of low rank, added
+            while the product is still in registers.
 
     Returns:
-        ``(..., N)`` of the input's type. Float sums are float32. With int8 and int4 weights each row is
-        rounded to int8 (unless ``quantize_weight`` was told ``rows="float"``), one scale a group of inputs,
-        and the integer sums are exact.
+        ``(..., N)`` of the input's type. Sums are float32, float64 for float64. With int8 and int4 weights
+        each row is rounded to int8 (unless ``quantize_weight`` was told ``rows="float"``), one scale a group
+        of inputs, and the integer sums are exact.
+
+    Gradients reach input, weight, bias, A, B and residual, any number of times. A packed weight has none: the
+    input's gradient is a product with ``weight.unpack()``, the rounded values. ``torch.autocast`` casts as it
+    does torch's own ``linear``. Tensors of other types or devices go to torch's own op.
 
     Raises:
         ValueError: shapes that do not fit. TypeError: a type without a kernel.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear.html,
+    https://arxiv.org/abs/2106.09685 (lora)
 
     >>> import numpy as np
     >>> x = np.array([[1.0, 2.0]], dtype=np.float32)
-    >>> linear(x, quantize_weight(np.array([[3.0, 4.0], [5.0, -6.0]], dtype=np.float32)), activation="relu")
+    >>> linear(x, np.array([[3.0, 4.0], [5.0, -6.0]], dtype=np.float32), activation="relu")
     array([[11.,  0.]], dtype=float32)
     """
-    if isinstance(weight, _core.PackedWeight):
-        if bias is not None:
-            raise ValueError(
-                "linear: got a bias beside a packed weight, expected it in quantize_weight(..., bias=)"
+    if lora is None and not is_compiling():
+        y = _at_once(input, weight, bias, residual, activation, scale)
+        if y is None:
+            if weight.dim() == 2:
+                return _in_steps(input, weight, bias, activation, residual, scale, None)
+        elif y is not NotImplemented:
+            return y
+    if torch is None or not isinstance(input, torch.Tensor):
+        return _of_arrays(input, weight, bias, activation, residual, scale, lora)
+    if isinstance(weight, _PackedWeight):
+        return _packed(input, weight, bias, activation, residual, scale, lora)
+    a, b, s = lora or (None, None, 1.0)
+    dtype = _product.autocast_dtype()
+    if dtype is not None:
+        input, weight, bias, a, b = (_product.cast(t, dtype) for t in (input, weight, bias, a, b))
+        with torch.autocast("cpu", enabled=False):
+            inside = residual if residual is None or residual.dtype == input.dtype else None
+            y = linear(
+                input,
+                weight,
+                bias,
+                activation=activation,
+                residual=inside,
+                scale=scale,
+                lora=lora and (a, b, s),
             )
-        if not runs_natively(input, residual):
-            raise TypeError(
-                "linear: a packed weight takes plain float32, float16 or bfloat16 CPU tensors without "
-                f"gradients, got a {type(input).__name__} of {input.dtype}"
-            )
-        return _core.linear(input, weight, activation, residual)
-    if torch is None or not isinstance(weight, torch.Tensor):
-        return _core.linear(input, quantize_weight(weight, bias=bias), activation, residual)
-    if activation != "none" or residual is not None:
-        raise ValueError("linear: activation and residual need a packed weight, got a plain one")
-    return fall_back("linear", torch.nn.functional.linear, input, weight, bias)
+            return y if inside is residual else y + residual
+    # torch takes a vector as the weight of one output, which it leaves out of the shape.
+    how = _product.answer(input, weight, bias, residual, a, b) if weight.dim() == 2 else 0
+    if how == 0:
+        return fall_back("linear", _torchs, input, weight, bias, activation, residual, scale, lora)
+    if how == 1 and (activation in ("none", "relu") or input.dtype != torch.float64):
+        return _product.run_linear(input, weight, bias, activation, residual, scale, lora)
+    return _in_steps(input, weight, bias, activation, residual, scale, lora)
+
+
+def _of_arrays(input, weight, bias, activation, residual, scale, lora):
+    plus = None
+    if lora is not None:
+        a, b, s = lora
+        plus = (_run(input, a, None, "none", None, s), b.T)
+    if isinstance(weight, _PackedWeight):
+        _refuse_bias(bias)
+        return _run(input, weight, activation, residual, scale, plus)
+    return _run(input, weight, bias, activation, residual, scale, plus)
+
+
+def _refuse_bias(bias):
+    if bias is not None:
+        raise ValueError(
+            "linear: got a bias beside a packed weight, expected it in quantize_weight(..., bias=)"
+        )
+
+
+def _packed(input, weight, bias, activation, residual, scale, lora):
+    _refuse_bias(bias)
+    if _product.tracing():
+        return torch.compiler.disable(_packed)(input, weight, bias, activation, residual, scale, lora)
+    a, b, _ = lora or (None, None, 1.0)
+    how = multiplies(input, residual, a, b)
+    if how == 0 or input.dtype == torch.float64 or (how == 2 and weight.gated):
+        raise TypeError(
+            "linear: a packed weight takes plain CPU tensors of one type, float32, float16 or bfloat16, "
+            f"without autocast{', without gradients' * weight.gated}, "
+            f"got a {type(input).__name__} of {input.dtype}"
+        )
+    if how == 1:
+        return _product.run_linear(input, weight, None, activation, residual, scale, lora)
+    return _in_steps(input, weight, None, activation, residual, scale, lora)
+
+
+def _in_steps(input, weight, bias, activation, residual, scale, lora):
+    """The product, then the activation and what is added after it by torch's differentiable ops."""
+    inside = residual if activation == "none" else None
+    y = _product.linear(input, weight, bias, inside, scale, lora)
+    y = _product.activate(y, activation)
+    return y if inside is residual else y + residual
+
+
+def _torchs(input, weight, bias, activation, residual, scale, lora):
+    """torch's own ops."""
+    plain = torch.nn.functional.linear
+    if scale == 1 and lora is None:
+        y = plain(input, weight, bias)
+    else:
+        y = plain(input, weight) * scale
+        if lora is not None:
+            a, b, s = lora
+            y = y + plain(plain(input, a), b) * s
+        y = y if bias is None else y + bias
+    y = _product.activate(y, activation)
+    return y if residual is None else y + residual

@@ -1,0 +1,58 @@
+"""torch.nn.Linear on honed's kernels."""
+
+from __future__ import annotations
+
+import torch
+
+from honed._lib import _core
+from honed.nn._packed import Packed, pack
+from honed.ops import _product, linear
+from honed.ops._dispatch import is_compiling, multiplies
+
+_run = _core.linear
+_fingerprint = _core.fingerprint
+
+
+class Linear(torch.nn.Linear):
+    """``y = x W^T + b``: constructor, parameters and ``state_dict`` of ``torch.nn.Linear``.
+
+    Without gradients the weight is packed once, for all layers that share it, and packed anew when it or the
+    bias changed: optimizer steps, ``load_state_dict``, new parameters and edits in place are seen at once,
+    edits through ``.data`` by a sample of 64 values a tensor. With gradients, while ``torch.compile``
+    traces, and where the weight is no plain parameter (parametrizations), the weight itself is used; see
+    :func:`honed.ops.linear`.
+
+    ``storage`` says how the packed copy holds the weight: ``None`` (every value exactly), ``"bf16"``,
+    ``"fp16"``, ``"int8"`` or ``"int4"``. The parameters stay what they are, and training uses them.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+
+    >>> layer = Linear(3, 2)
+    >>> with torch.no_grad():
+    ...     layer(torch.ones(4, 3)).shape
+    torch.Size([4, 2])
+    """
+
+    storage: str | None = None
+    _packed: Packed | None = None
+
+    def forward(self, input):
+        parameters = self._parameters
+        if not is_compiling() and "weight" in parameters and "bias" in parameters:
+            weight, bias = parameters["weight"], parameters["bias"]
+            how = multiplies(weight, bias, input)
+            if how == 2:
+                return _product.linear(input, weight, bias, None, 1.0, None)
+            if how == 1:
+                packed = self._packed
+                if (
+                    packed is None
+                    or packed.mark != _fingerprint(weight, bias)
+                    or packed.storage != self.storage
+                ):
+                    packed = self._packed = pack(weight, bias, self.storage)
+                if packed.product is not None:
+                    return _run(input, packed.product)
+        if isinstance(input, torch.Tensor):
+            return linear(input, self.weight, self.bias)
+        return super().forward(input)  # what torch.fx traces with

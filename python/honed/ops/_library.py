@@ -1,0 +1,55 @@
+"""honed's ops in torch's registry, where ``torch.compile`` and ``torch.export`` find them.
+
+Only traced code calls them. There is no gradient at this level, because registering one makes every call
+three times slower: the functions in ``honed.ops`` bring their own.
+"""
+
+import torch
+
+from honed._lib import _core
+
+ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")  # as ops/linear.h numbers them
+
+
+def _linear(input, weight, bias, activation, residual, scale):
+    return _core.linear(input, weight, bias, ACTIVATIONS[activation], residual, scale)
+
+
+def _linear_shape(input, weight, bias, activation, residual, scale):
+    torch._check(weight.dim() == 2, lambda: f"linear: weight has shape {weight.shape}, expected 2 dimensions")
+    torch._check(
+        input.shape[-1] == weight.shape[1],
+        lambda: f"linear: input has shape {input.shape} and weight {weight.shape}, expected equal columns",
+    )
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
+def _matmul_shape(input, other, scale):
+    return input.new_empty(torch.matmul(input, other).shape)
+
+
+# name -> (the kernel for a torch without the C shims, the shape of the result)
+_OPS = {"linear": (_linear, _linear_shape), "matmul": (_core.matmul, _matmul_shape)}
+_kept = []  # an op lives as long as the library that holds it
+
+
+def register(namespace: str = "honed", native: bool = True) -> None:
+    """Defines every op of ``csrc/bindings`` that has a schema as ``torch.ops.<namespace>.<op>``.
+
+    Args:
+        native: by torch's C shims; otherwise, and where torch lacks them, by ``torch.library.Library``, which
+            costs 1 us more a call.
+    """
+    done = _core.register_torch_ops(namespace) if native else []
+    library = torch.library.Library(namespace, "FRAGMENT")
+    for schema in _core.torch_schemas():
+        name = schema.partition("(")[0]
+        kernel, shape = _OPS[name]
+        if name not in done:
+            library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+            library.impl(name, kernel, "CPU")
+        torch.library.register_fake(f"{namespace}::{name}", shape, lib=library)
+    _kept.append(library)
+
+
+register()
