@@ -13,7 +13,7 @@ set(HONED_FLAGS_avx512_fp16 ${HONED_FLAGS_avx512_bf16} -mavx512fp16)
 # What a level compiles of csrc/cpu/kernels; the rest it takes from the level below. Not named here: all.
 set(HONED_KERNELS_avx2_vnni linear)
 set(HONED_KERNELS_avx512_vnni linear)
-set(HONED_KERNELS_avx512_bf16 linear bf16_rate)
+set(HONED_KERNELS_avx512_bf16 linear matmul bf16_rate)
 set(HONED_KERNELS_avx512_fp16 linear)
 
 include(CheckCXXCompilerFlag)

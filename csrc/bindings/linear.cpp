@@ -116,9 +116,7 @@ Product product_of(const Tensor& input, const std::string& activation,
           view_of(bias)};
 }
 
-py::object packed(const Tensor& input, const PackedWeight& weight, const std::string& activation,
-                  const OptionalTensor& residual, double scale, const OptionalPair& plus) {
-  Product p = product_of(input, activation, residual, scale, plus, {});
+py::object packed(const Tensor& input, const PackedWeight& weight, const Product& p) {
   NewTensor out =
       empty(input, shape_of_product(input.view(), weight.view().n).span(), input->dtype);
   {
@@ -129,6 +127,17 @@ py::object packed(const Tensor& input, const PackedWeight& weight, const std::st
                });
   }
   return out.object;
+}
+
+py::object packed(const Tensor& input, const PackedWeight& weight, const std::string& activation,
+                  const OptionalTensor& residual, double scale, const OptionalPair& plus) {
+  return packed(input, weight, product_of(input, activation, residual, scale, plus, {}));
+}
+
+PyTypeObject* packed_type() {
+  static PyTypeObject* type =
+      reinterpret_cast<PyTypeObject*>(py::type::of<PackedWeight>().release().ptr());
+  return type;
 }
 
 py::object plain(const Tensor& input, const Tensor& weight, const Product& p) {
@@ -155,8 +164,25 @@ PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
     PyErr_SetString(PyExc_TypeError, "linear_at_once: expected 6 arguments");
     return nullptr;
   }
-  return at_once<4>(args, [&](const Tensor* t) -> py::object {
-    Activation activation = activation_of(py::handle(args[4]).cast<std::string>());
+  static PyObject* none = PyUnicode_InternFromString("none");
+  const PackedWeight* weight = nullptr;
+  PyObject* operands[] = {args[0], args[1], args[2], args[3]};
+  if (Py_TYPE(args[1]) == packed_type()) {
+    weight = py::handle(args[1]).cast<const PackedWeight*>();
+    operands[1] = Py_None;
+    if (args[2] != Py_None) Py_RETURN_NOTIMPLEMENTED;
+  }
+  return at_once<4>(operands, [&](const Tensor* t) -> py::object {
+    Activation activation =
+        args[4] == none ? Activation::none : activation_of(py::handle(args[4]).cast<std::string>());
+    if (weight) {
+      if (t[0]->dtype == DType::f64) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+      double scale = PyFloat_AsDouble(args[5]);
+      if (scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+      return packed(t[0], *weight,
+                    {t[0].view(), activation, t[3].object() ? &t[3].view() : nullptr, scale,
+                     nullptr, nullptr, nullptr});
+    }
     if (t[1]->ndim != 2 || (t[0]->dtype == DType::f64 && activation > Activation::relu))
       return py::reinterpret_borrow<py::object>(Py_NotImplemented);
     double scale = PyFloat_AsDouble(args[5]);
@@ -168,8 +194,8 @@ PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 PyMethodDef methods[] = {
     {"linear_at_once", as_method(linear_at_once), METH_FASTCALL,
-     "linear_at_once(input, weight, bias, residual, activation, scale): linear of a plain weight "
-     "on torch tensors; None where multiplies() is 2, NotImplemented where it is 0."},
+     "linear_at_once(input, weight, bias, residual, activation, scale): linear on torch tensors; "
+     " None where multiplies() is 2, NotImplemented where it is 0."},
     {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher; the activation is its place in the enumeration.
@@ -196,7 +222,10 @@ const TorchOp op{
 
 void bind_linear(py::module_& m) {
   PyModule_AddFunctions(m.ptr(), methods);
-  m.def("linear", &packed, "input times a packed weight.", py::arg("input"), py::arg("weight"),
+  m.def("linear",
+        py::overload_cast<const Tensor&, const PackedWeight&, const std::string&,
+                          const OptionalTensor&, double, const OptionalPair&>(&packed),
+        "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none(), py::arg("scale") = 1.0,
         py::arg("plus") = py::none());
   m.def("linear",

@@ -23,9 +23,9 @@ bool is_plain(PyObject* object) {
   return type == known.tensor || type == known.parameter;
 }
 
-// What a callable of no argument or one says: 1 is True, 0 anything else, -1 an error.
-int ask(PyObject* function, PyObject* object) {
-  PyObject* answer = object ? PyObject_CallOneArg(function, object) : PyObject_CallNoArgs(function);
+// What a callable without arguments says: 1 is True, 0 anything else, -1 an error.
+int ask(PyObject* function) {
+  PyObject* answer = PyObject_CallNoArgs(function);
   if (!answer) return -1;
   Py_DECREF(answer);
   return answer == Py_True;
@@ -40,6 +40,15 @@ PyObject* read(PyObject* getter, PyObject* object) {
   return value;
 }
 
+// What a method of torch.Tensor without arguments says, by its function in C; as ask().
+int ask_method(PyObject* method, PyObject* object) {
+  PyObject* answer =
+      reinterpret_cast<PyMethodDescrObject*>(method)->d_method->ml_meth(object, nullptr);
+  if (!answer) return -1;
+  Py_DECREF(answer);
+  return answer == Py_True;
+}
+
 Answer kernel_takes(PyObject* object, Tensor& tensor) {
   if (!is_plain(object)) return kNo;
   try {
@@ -51,10 +60,10 @@ Answer kernel_takes(PyObject* object, Tensor& tensor) {
   PyObject* tracked = read(known.requires_grad, object);
   if (!tracked) return kNo;
   Py_DECREF(tracked);
-  int negated = ask(known.is_neg, object);
+  int negated = ask_method(known.is_neg, object);
   if (negated) return negated < 0 ? kError : kNo;
   if (tracked == Py_True)
-    if (int on = ask(known.is_grad_enabled, nullptr)) return on < 0 ? kError : kNeedsGradient;
+    if (int on = ask(known.is_grad_enabled)) return on < 0 ? kError : kNeedsGradient;
   return kYes;
 }
 
@@ -186,7 +195,7 @@ Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors) 
     if (yes == kNeedsGradient) answer = yes;
   }
   int tracing = is_tracing();
-  int casting = tracing ? 0 : ask(known.autocast, nullptr);
+  int casting = tracing ? 0 : ask(known.autocast);
   if (tracing < 0 || casting < 0) return kError;
   return tracing || casting ? kNo : answer;
 }
@@ -206,10 +215,14 @@ void bind_native(py::module_& m) {
                                  " is no attribute in C any more");
           return keep(found);
         };
+        py::object is_neg = torch.attr("_C").attr("TensorBase").attr("__dict__")["is_neg"];
+        if (Py_TYPE(is_neg.ptr()) != &PyMethodDescr_Type ||
+            reinterpret_cast<PyMethodDescrObject*>(is_neg.ptr())->d_method->ml_flags != METH_NOARGS)
+          throw py::type_error("honed: torch.Tensor.is_neg is no method in C any more");
         known = {keep(tensor),
                  keep(torch.attr("nn").attr("Parameter")),
                  getter("requires_grad"),
-                 keep(tensor.attr("is_neg")),
+                 keep(is_neg),
                  keep(torch.attr("is_grad_enabled")),
                  keep(torch.attr("_C").attr("_get_tracing_state")),
                  keep(py::getattr(torch.attr("_C"), "_is_any_autocast_enabled",

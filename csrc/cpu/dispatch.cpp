@@ -138,10 +138,15 @@ std::vector<std::string> usable_levels() {
   return names;
 }
 
+// Handing a piece to another thread costs about 2 us, some 16 000 scalar operations.
+constexpr int64_t kWorthAThread = 16384;
+
 int64_t grain_for(int64_t operations) {
-  // Handing a piece to another thread costs about 2 us, some 16 000 scalar operations.
-  constexpr int64_t kWorthAThread = 16384;
   return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(operations, 1));
+}
+
+int threads_for(int64_t operations) {
+  return int(std::clamp<int64_t>(operations / kWorthAThread, 1, num_threads()));
 }
 
 }  // namespace honed::cpu

@@ -23,5 +23,6 @@ void run(Kernel<Args> kernel, const Args& args, int64_t n, int64_t grain) {
 
 // Items a thread should get at least, when one item costs about `operations` scalar operations.
 int64_t grain_for(int64_t operations);
+int threads_for(int64_t operations);  // that so many scalar operations are worth
 
 }  // namespace honed::cpu

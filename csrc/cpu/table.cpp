@@ -5,7 +5,8 @@
 namespace honed::cpu::HONED_LEVEL {
 
 #define HONED_OP(name, Args) [[gnu::weak]] void name(const Args& args, int64_t begin, int64_t end);
-#define HONED_KERNEL(name, Args) [[gnu::weak]] void name(const Args& args, int64_t begin, int64_t end);
+#define HONED_KERNEL(name, Args) \
+  [[gnu::weak]] void name(const Args& args, int64_t begin, int64_t end);
 #include "ops.def"
 #undef HONED_OP
 #undef HONED_KERNEL

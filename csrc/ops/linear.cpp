@@ -95,6 +95,15 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
     to.residual_row = residual->stride(0);
     to.residual_col = 1;
   }
+  // Few outputs leave most of a panel empty: dot products with the rows of x do not.
+  constexpr int64_t kFewOutputs = 16;
+  if (w.kind == WeightKind::f32 && x.dtype == DType::f32 && w.n <= kFewOutputs && m > kPanel) {
+    TensorView columns{const_cast<uint8_t*>(w.data), {w.k, w.n}, {kPanel, 1}, 2};
+    TensorView bias{const_cast<float*>(w.bias), {w.n}, {1}, 1};
+    Epilogue all = epilogue;
+    if (w.bias) all.bias = &bias;
+    return matmul(y, x, columns, all);
+  }
   Strided rows{x.data, x.dtype, x.stride(0), 1};
   if (!rounds_rows(w)) return multiply(rows, m, w, to, epilogue);
   LinearArgs args{w, {}, m, to};

@@ -47,27 +47,34 @@ int64_t padded_row(int64_t k, int64_t size) {
   return rows_collide(row * size) ? row + line : row;
 }
 
-void arrange_rows(const Strided& x, int64_t m, int64_t k, void* to, int64_t to_row,
-                  bool narrow = false) {
-  MatmulArrangeArgs args{x.data, x.dtype, m, k, x.row, x.col, to, to_row, narrow};
-  cpu::run(cpu::kernels().matmul_rows, args, ceil_div(m, kTurned), cpu::grain_for(kTurned * k / 4));
+MatmulArrangeArgs rows_of(const Strided& x, int64_t m, int64_t k, void* to, int64_t to_row,
+                          bool narrow = false) {
+  return {x.data, x.dtype, m, k, x.row, x.col, to, to_row, narrow};
+}
+MatmulArrangeArgs panels_of(const Strided& b, int64_t k, int64_t n, void* to, bool narrow = false) {
+  return {b.data, b.dtype, k, n, b.row, b.col, to, 0, narrow};
+}
+
+void arrange_rows(const MatmulArrangeArgs& args) {
+  cpu::run(cpu::kernels().matmul_rows, args, ceil_div(args.rows, kTurned),
+           cpu::grain_for(kTurned * args.cols / 4));
 }
 
 int64_t panel_bytes_of(DType dtype, int64_t k, bool narrow) {
   return kPanel * (narrow ? ceil_div(k, 2) * 4 : k * size_of(sum_type(dtype)));
 }
 
-// k inputs of n columns as panels, in `to`: n rounded up to panels.
-PackedView arrange_panels(const Strided& b, int64_t k, int64_t n, void* to, bool narrow = false) {
-  MatmulArrangeArgs args{b.data, b.dtype, k, n, b.row, b.col, to, 0, narrow};
-  cpu::run(cpu::kernels().matmul_panels, args, ceil_div(n, kPanel), cpu::grain_for(kPanel * k / 4));
+// The weight that panels_of makes.
+PackedView view_of(const MatmulArrangeArgs& panels) {
   PackedView w{};
-  w.kind = narrow ? WeightKind::bf16 : b.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32;
-  w.n = n;
-  w.k = w.k_padded = k;
-  w.panels = ceil_div(n, kPanel);
-  w.panel_bytes = panel_bytes_of(b.dtype, k, narrow);
-  w.data = static_cast<const uint8_t*>(to);
+  w.kind = panels.narrow                ? WeightKind::bf16
+           : panels.dtype == DType::f64 ? WeightKind::f64
+                                        : WeightKind::f32;
+  w.n = panels.cols;
+  w.k = w.k_padded = panels.rows;
+  w.panels = ceil_div(panels.cols, kPanel);
+  w.panel_bytes = panel_bytes_of(panels.dtype, panels.rows, panels.narrow);
+  w.data = static_cast<const uint8_t*>(panels.to);
   return w;
 }
 
@@ -82,8 +89,10 @@ SecondProduct::SecondProduct(const Epilogue& e, int64_t m, int64_t n, DType wide
       rows_(e.left ? m * inner_ * size_ : 0),
       panels_(e.left ? ceil_div(n, kPanel) * kPanel * inner_ * size_ : 0) {
   if (!e.left) return;
-  arrange_rows(strided(*e.left), m, inner_, rows_.as<void>(), inner_);
-  w_ = arrange_panels(strided(*e.right), inner_, n, panels_.as<void>());
+  arrange_rows(rows_of(strided(*e.left), m, inner_, rows_.as<void>(), inner_));
+  MatmulArrangeArgs panels = panels_of(strided(*e.right), inner_, n, panels_.as<void>());
+  w_ = view_of(panels);
+  cpu::run(cpu::kernels().matmul_panels, panels, w_.panels, cpu::grain_for(kPanel * inner_ / 4));
 }
 
 void SecondProduct::attach(LinearArgs& args, int64_t first_row) const {
@@ -94,7 +103,7 @@ void SecondProduct::attach(LinearArgs& args, int64_t first_row) const {
 }
 
 void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
-              const Epilogue& epilogue) {
+              const Epilogue& epilogue, const MatmulArrangeArgs* panels) {
   const bool dots = w.kind == WeightKind::bf16 && x.dtype == DType::bf16 && bf16_dots_pay();
   const DType wide = sum_type(x.dtype), held = dots ? DType::bf16 : wide;
   const int64_t size = size_of(held), k = w.k;
@@ -105,18 +114,23 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
   if (!ready) step = std::max<int64_t>(1, kRowBytes / (row * size * kBlockRows)) * kBlockRows;
   Scratch block(ready ? 0 : std::min(step, m) * row * size);
   SecondProduct plus(epilogue, m, w.n, wide);
+  const cpu::KernelTable& kernels = cpu::kernels();
   for (int64_t at = 0; at < m; at += step) {
-    const int64_t rows = std::min(step, m - at);
-    Strided part{advance(x, at, 0), x.dtype, x.row, x.col};
-    LinearArgs args{w, {part.data, row}, rows, from(to, at, 0)};
+    const int64_t count = std::min(step, m - at), items = linear_items(w, count);
+    const Strided part{advance(x, at, 0), x.dtype, x.row, x.col};
+    LinearArgs args{w, {ready ? part.data : block.as<void>(), row}, count, from(to, at, 0)};
     args.rows.bf16 = dots;
-    if (!ready) {
-      arrange_rows(part, rows, k, block.as<void>(), row, dots);
-      args.rows.x = block.as<void>();
-    }
     plus.attach(args, at);
-    int64_t operations = std::min<int64_t>(rows, kBlockRows) * k * kPanel / 8;
-    cpu::run(cpu::kernels().linear, args, linear_items(w, rows), cpu::grain_for(operations));
+    const MatmulArrangeArgs rows = rows_of(part, count, k, block.as<void>(), row, dots);
+    const int64_t row_items = ceil_div(count, kTurned);
+    // One region: what is arranged is arranged by all threads before any multiplies.
+    run_team(cpu::threads_for(count * w.n * k / 8), [&](const Team& team) {
+      if (panels && at == 0)
+        kernels.matmul_panels(*panels, team.begin(w.panels), team.end(w.panels));
+      if (!ready) kernels.matmul_rows(rows, team.begin(row_items), team.end(row_items));
+      if ((panels && at == 0) || !ready) team.barrier();
+      kernels.linear(args, team.begin(items), team.end(items));
+    });
   }
 }
 
@@ -157,24 +171,25 @@ struct Product {
   Epilogue epilogue;  // left, right
 };
 
-// Up to these rows the operands are multiplied where they lie. Zen 4, from 768 x 768 weights: dot
-// products lose to panels from 24 rows on, tiles over rows of b from 16 on (where b is small, never:
-// it is in the first cache).
-constexpr int64_t kDotRows = 24, kInPlaceRows = 16, kSmall = 4096;
+// Up to these rows the operands are multiplied where they lie. Zen 4, 768 x 768 weights: dot
+// products lose to panels from 24 rows on, tiles over rows of b from 17 on (where b is small, never:
+// it is in the first cache); tiles that widen bf16 lose to dots of arranged pairs from 7 on.
+constexpr int64_t kDotRows = 20, kInPlaceRows = 16, kWidenedRows = 6, kSmall = 40000;
 
 bool in_place(const Product& p) {
-  const bool dots = p.a.col == 1 && p.b.row == 1;
-  if (p.epilogue.left ||
-      !(dots ? p.m <= kDotRows : p.b.col == 1 && (p.m <= kInPlaceRows || p.k * p.n <= kSmall)))
-    return false;
-  const DType wide = sum_type(p.a.dtype);
-  const bool ready = dots || p.a.dtype == wide;
-  const int64_t row = padded_row(p.k, size_of(wide));
-  Scratch rows(ready ? 0 : p.m * row * size_of(wide));
-  MatmulArgs args{p.a.data, p.b.data, p.a.row, p.a.col, p.b.row,   p.b.col,
-                  p.m,      p.n,      p.k,     dots,    p.b.dtype, p.to};
+  const bool bf16 = p.b.dtype == DType::bf16 && bf16_dots_pay();
+  const DType wide = sum_type(p.a.dtype), held = bf16 ? DType::bf16 : wide;
+  const bool dots = p.b.row == 1 && (p.a.col == 1 || p.a.dtype == held);
+  const int64_t most = dots ? kDotRows : bf16 ? kWidenedRows : kInPlaceRows;
+  if (p.epilogue.left || !(dots || p.b.col == 1)) return false;
+  if (p.m > most && (dots || bf16 || p.k * p.n > kSmall)) return false;
+  const bool ready = dots ? p.a.col == 1 : p.a.dtype == wide;
+  const int64_t size = size_of(dots ? held : wide), row = padded_row(p.k, size);
+  Scratch rows(ready ? 0 : p.m * row * size);
+  MatmulArgs args{p.a.data, p.b.data, p.a.row, p.a.col, p.b.row,   p.b.col, p.m,
+                  p.n,      p.k,      dots,    bf16,    p.b.dtype, p.to};
   if (!ready) {
-    arrange_rows(p.a, p.m, p.k, rows.as<void>(), row);
+    arrange_rows(rows_of(p.a, p.m, p.k, rows.as<void>(), row, dots && bf16));
     args.a = rows.as<void>();
     args.a_row = row;
     args.a_col = 1;
@@ -193,7 +208,7 @@ void product(const Product& p) {
   for (int64_t at = 0; at < p.n; at += step) {
     const int64_t columns = std::min(step, p.n - at);
     Strided part{advance(p.b, 0, at), p.b.dtype, p.b.row, p.b.col};
-    PackedView w = arrange_panels(part, p.k, columns, block.as<void>(), dots);
+    const MatmulArrangeArgs panels = panels_of(part, p.k, columns, block.as<void>(), dots);
     Epilogue epilogue = p.epilogue;
     TensorView right;
     if (epilogue.right) {
@@ -202,7 +217,7 @@ void product(const Product& p) {
       right.shape[1] = columns;
       epilogue.right = &right;
     }
-    multiply(p.a, p.m, w, from(p.to, 0, at), epilogue);
+    multiply(p.a, p.m, view_of(panels), from(p.to, 0, at), epilogue, &panels);
   }
 }
 
@@ -318,8 +333,8 @@ void matmul(const TensorView& to, const TensorView& left, const TensorView& righ
   Scratch bias(padded * wide);
   if (epilogue.bias) {
     std::fill_n(bias.as<char>(), padded * wide, char{0});
-    arrange_rows({epilogue.bias->data, a.dtype, 0, epilogue.bias->stride(0)}, 1, p.n,
-                 bias.as<void>(), padded);
+    arrange_rows(rows_of({epilogue.bias->data, a.dtype, 0, epilogue.bias->stride(0)}, 1, p.n,
+                         bias.as<void>(), padded));
     p.to.bias = bias.as<void>();
   }
   settle_strides(p);

@@ -14,7 +14,7 @@
 
 namespace honed {
 
-inline constexpr int kMatmulRows = 16, kMatmulPanels = 4;  // of an item
+inline constexpr int kMatmulRows = 28, kMatmulPanels = 4;  // of an item
 inline constexpr int kTurned = 16;                         // rows of an item of matmul_rows
 
 struct MatmulArgs {
@@ -22,6 +22,7 @@ struct MatmulArgs {
   int64_t a_row, a_col, b_row, b_col;  // strides, in elements
   int64_t m, n, k;
   bool dots;    // unit strides along k; else b has unit column stride
+  bool bf16;    // dots of bf16 by its dot instruction
   DType dtype;  // of b
   Destination to;
 };
@@ -65,9 +66,10 @@ class SecondProduct {
   PackedView w_;
 };
 
-// y = x w, as linear: x rows of any strides, w with float weights.
+// y = x w, as linear: x rows of any strides, w with float weights; `panels`: w, still to be
+// arranged.
 void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
-              const Epilogue& epilogue);
+              const Epilogue& epilogue, const MatmulArrangeArgs* panels = nullptr);
 
 void matmul(const TensorView& y, const TensorView& a, const TensorView& b,
             const Epilogue& epilogue = {});

@@ -18,10 +18,11 @@ const S* row_of(const LinearRows& rows, int64_t row) {
 }
 
 // The products of `rows` rows with a panel, scaled, with the second product and the bias added.
-void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, double* out) {
+void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, int channels,
+                   double* out) {
   auto times = [&](const PackedView& w, const LinearRows& x, bool add) {
     const auto* p = reinterpret_cast<const double*>(w.data + panel * w.panel_bytes);
-    float_panel(p, w.k, row_of<double>(x, row), x.x_stride, rows, add, out);
+    float_panel(p, w.k, row_of<double>(x, row), x.x_stride, rows, channels, add, out);
   };
   const double* bias = static_cast<const double*>(a.to.bias);
   if (bias) bias += panel * kPanel;
@@ -31,11 +32,13 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, do
   times(*a.plus, a.plus_rows, true);
 }
 
-void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, float* out) {
+void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, int channels,
+                   float* out) {
   const PackedView& p = a.w;
   const uint8_t* w = p.data + panel * p.panel_bytes;
   auto times = [&](const auto* weights) {
-    float_panel(weights, p.k, row_of<float>(a.rows, row), a.rows.x_stride, rows, false, out);
+    float_panel(weights, p.k, row_of<float>(a.rows, row), a.rows.x_stride, rows, channels, false,
+                out);
   };
   switch (p.kind) {
     case WeightKind::f64:
@@ -50,7 +53,7 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
 #ifdef __AVX512BF16__
       if (a.rows.bf16) {
         pairs_panel(reinterpret_cast<const Pair*>(w), p.k, row_of<bf16>(a.rows, row),
-                    a.rows.x_stride, rows, out);
+                    a.rows.x_stride, rows, channels, out);
         break;
       }
 #endif
@@ -75,17 +78,18 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
   scale_and_bias(a.to, row, rows, p.scales ? p.scales + panel * kPanel : nullptr, bias, out);
   if (a.plus)
     float_panel(reinterpret_cast<const float*>(a.plus->data + panel * a.plus->panel_bytes),
-                a.plus->k, row_of<float>(a.plus_rows, row), a.plus_rows.x_stride, rows, true, out);
+                a.plus->k, row_of<float>(a.plus_rows, row), a.plus_rows.x_stride, rows, channels,
+                true, out);
 }
 
 template <class S>
 void block(const LinearArgs& a, int64_t unit, int64_t row, int rows) {
   alignas(64) S out[2][kBlockRows * kPanel];
-  int64_t first = unit * kPanel, left = a.w.n - first;
-  panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, out[0]);
-  if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, out[1]);
-  finish_any<S>(a.to, row, rows, first, int(left < kPanel ? left : kPanel), out[0],
-                a.w.gated ? out[1] : nullptr);
+  const int64_t first = unit * kPanel, left = a.w.n - first;
+  const int channels = int(left < kPanel ? left : kPanel);
+  panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, channels, out[0]);
+  if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, channels, out[1]);
+  finish_any<S>(a.to, row, rows, first, channels, out[0], a.w.gated ? out[1] : nullptr);
 }
 
 }  // namespace

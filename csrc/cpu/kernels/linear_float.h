@@ -71,12 +71,11 @@ template <int MR, class S, class W, int kWide = 2>
     }
 }
 
-// All tiles of `rows` rows over kPanel channels of one chunk.
+// All tiles of `rows` rows over the first `channels` channels of a panel, and one chunk.
 template <int kMost, class S, class W>
 HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
-                              int64_t x_col, int rows, bool add, S* out) {
-  constexpr int kChannels = 2 * Simd<S>::lanes;
-  for (int channel = 0; channel < kPanel; channel += kChannels)
+                              int64_t x_col, int rows, int channels, bool add, S* out) {
+  for (int channel = 0; channel < channels; channel += 2 * Simd<S>::lanes)
     for_tiles<kMost>(rows, [&](int r, auto tile) {
       float_tile<decltype(tile)::count, S, W>(w + channel, w_row, k, x + r * x_row, x_row, x_col,
                                               add, out + r * kPanel + channel);
@@ -96,23 +95,25 @@ HONED_INLINE void widen(const Pair* w, int64_t k, float* wide) {
     }
 }
 
-// out (+)= x w for `rows` rows and one packed panel. Weights of 16 bits are widened once a chunk
+// out (+)= x w for `rows` rows and the first channels of one packed panel. Weights of 16 bits are widened once a chunk
 // where several tiles use them.
 template <class S, class W>
-void float_panel(const W* w, int64_t k, const S* x, int64_t x_row, int rows, bool add, S* out) {
+void float_panel(const W* w, int64_t k, const S* x, int64_t x_row, int rows, int channels, bool add,
+                 S* out) {
   for_chunks(k, kMaxDepth, [&](int64_t at, int64_t count) {
     const W* chunk = w + (kPairs<W> ? at / 2 : at) * kPanel;
     bool more = add || at > 0;
     if constexpr (sizeof(W) == 2 || kPairs<W>) {
       if (rows < kRows) {
-        float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
+        float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out);
       } else {
         alignas(64) float wide[(kMaxDepth + 1) * kPanel];
         widen(chunk, count, wide);
-        float_tiles<kRows, float, float>(wide, kPanel, count, x + at, x_row, 1, rows, more, out);
+        float_tiles<kRows, float, float>(wide, kPanel, count, x + at, x_row, 1, rows, channels,
+                                         more, out);
       }
     } else {
-      float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, more, out);
+      float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out);
     }
   });
 }

@@ -132,8 +132,8 @@ void grid_panel(const LinearArgs& a, const uint8_t* w, int64_t row, int rows, fl
     int64_t here = groups - g < most ? groups - g : most, k = g * p.group;
     int64_t count = p.k - k < here * p.group ? p.k - k : here * p.group;
     open_grid<kFour, kSteps>(w + g * group_bytes, here, p.group, wide);
-    float_tiles<kRows, float, float>(wide, kPanel, count, x + k, a.rows.x_stride, 1, rows, k > 0,
-                                     out);
+    float_tiles<kRows, float, float>(wide, kPanel, count, x + k, a.rows.x_stride, 1, rows, kPanel,
+                                     k > 0, out);
   }
 }
 

@@ -46,9 +46,10 @@ template <int MR>
     }
 }
 
-void pairs_panel(const Pair* w, int64_t k, const bf16* x, int64_t x_row, int rows, float* out) {
+void pairs_panel(const Pair* w, int64_t k, const bf16* x, int64_t x_row, int rows, int channels,
+                 float* out) {
   for_chunks(k, 2 * kMaxDepth, [&](int64_t at, int64_t count) {
-    for (int channel = 0; channel < kPanel; channel += kWide * kLanes)
+    for (int channel = 0; channel < channels; channel += kWide * kLanes)
       for_tiles<kRows>(rows, [&](int r, auto tile) {
         pairs_tile<decltype(tile)::count>(w + at / 2 * kPanel + channel, count, x + r * x_row + at,
                                           x_row, at > 0, out + r * kPanel + channel);

@@ -47,12 +47,12 @@ HONED_INLINE void with_rows(int rows, F&& body) {
   }
 }
 
-// Calls body(first, Rows<MR>) over `rows` rows in tiles of kMost and a last one of what is left.
+// Calls body(first, Rows<MR>) over `rows` rows in as few tiles as kMost allows, of even heights.
 template <int kMost, class F>
 HONED_INLINE void for_tiles(int rows, F&& body) {
-  int r = 0;
-  for (; rows - r >= kMost; r += kMost) body(r, Rows<kMost>{});
-  with_rows<kMost - 1>(rows - r, [&](auto tile) { body(r, tile); });
+  const int tiles = (rows + kMost - 1) / kMost, height = tiles ? (rows + tiles - 1) / tiles : 0;
+  for (int r = 0; r < rows; r += height)
+    with_rows<kMost>(rows - r < height ? rows - r : height, [&](auto tile) { body(r, tile); });
 }
 
 }  // namespace

@@ -96,11 +96,15 @@ void matmul_rows(const MatmulArrangeArgs& a, int64_t begin, int64_t end) {
   auto some = [&](auto t, auto s) {
     using T = typename decltype(t)::type;
     using S = typename decltype(s)::type;
-    for (; row < stop; row += kTurned) {
-      int64_t rows = stop - row < kTurned ? stop - row : kTurned;
-      arrange(static_cast<const T*>(a.from) + row * a.row, a.row, a.col, rows, a.cols,
-              static_cast<S*>(a.to) + row * a.to_row, a.to_row);
-    }
+    constexpr int64_t kRun = 64;  // columns at a time: few rows of a turned matrix, in long runs
+    const int64_t run = a.col == 1 ? a.cols : kRun;
+    for (int64_t k = 0; k < a.cols; k += run)
+      for (int64_t r = row; r < stop; r += kTurned) {
+        int64_t rows = stop - r < kTurned ? stop - r : kTurned;
+        int64_t count = a.cols - k < run ? a.cols - k : run;
+        arrange(static_cast<const T*>(a.from) + r * a.row + k * a.col, a.row, a.col, rows, count,
+                static_cast<S*>(a.to) + r * a.to_row + k, a.to_row);
+      }
   };
   if (a.narrow)
     some(Tag<bf16>{}, Tag<bf16>{});

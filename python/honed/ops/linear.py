@@ -48,7 +48,7 @@ def linear(input, weight, bias=None, *, activation="none", residual=None, scale=
     if lora is None and not is_compiling():
         y = _at_once(input, weight, bias, residual, activation, scale)
         if y is None:
-            if weight.dim() == 2:
+            if not isinstance(weight, _PackedWeight) and weight.dim() == 2:
                 return _in_steps(input, weight, bias, activation, residual, scale, None)
         elif y is not NotImplemented:
             return y
