@@ -78,8 +78,8 @@ PackedView view_of(const MatmulArrangeArgs& panels) {
   return w;
 }
 
-// Rows of x at a time and panels at a time that are arranged: they stay in the last cache.
-constexpr int64_t kRowBytes = int64_t{8} << 20, kPanelBytes = int64_t{16} << 20;
+// Panels that are arranged at a time: they stay in the last cache.
+constexpr int64_t kPanelBytes = int64_t{16} << 20;
 
 }  // namespace
 
@@ -110,28 +110,33 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
   const bool ready = x.dtype == held && x.col == 1 &&
                      (!rows_collide(x.row * size) || m <= kMatmulRows || k * size <= 2048);
   const int64_t row = ready ? x.row : padded_row(k, size);
-  int64_t step = m;
-  if (!ready) step = std::max<int64_t>(1, kRowBytes / (row * size * kBlockRows)) * kBlockRows;
-  Scratch block(ready ? 0 : std::min(step, m) * row * size);
+  const int64_t blocks = ceil_div(m, kBlockRows), items = linear_items(w, 1) * blocks;
+  const int threads = cpu::threads_for(m * w.n * k / 8);
+  const int64_t block_bytes = ready ? 0 : std::min<int64_t>(m, kBlockRows) * row * size;
+  Scratch scratch(threads * block_bytes);
   SecondProduct plus(epilogue, m, w.n, wide);
   const cpu::KernelTable& kernels = cpu::kernels();
-  for (int64_t at = 0; at < m; at += step) {
-    const int64_t count = std::min(step, m - at), items = linear_items(w, count);
-    const Strided part{advance(x, at, 0), x.dtype, x.row, x.col};
-    LinearArgs args{w, {ready ? part.data : block.as<void>(), row}, count, from(to, at, 0)};
-    args.rows.bf16 = dots;
-    plus.attach(args, at);
-    const MatmulArrangeArgs rows = rows_of(part, count, k, block.as<void>(), row, dots);
-    const int64_t row_items = ceil_div(count, kTurned);
-    // One region: what is arranged is arranged by all threads before any multiplies.
-    run_team(cpu::threads_for(count * w.n * k / 8), [&](const Team& team) {
-      if (panels && at == 0)
-        kernels.matmul_panels(*panels, team.begin(w.panels), team.end(w.panels));
-      if (!ready) kernels.matmul_rows(rows, team.begin(row_items), team.end(row_items));
-      if ((panels && at == 0) || !ready) team.barrier();
-      kernels.linear(args, team.begin(items), team.end(items));
-    });
-  }
+  run_team(threads, [&](const Team& team) {
+    if (panels) {
+      kernels.matmul_panels(*panels, team.begin(w.panels), team.end(w.panels));
+      team.barrier();
+    }
+    // A block of rows at a time: what was arranged of it is still in the second cache.
+    char* own = scratch.as<char>() + team.rank * block_bytes;
+    const int64_t units = linear_items(w, 1), stop = team.end(items);
+    for (int64_t item = team.begin(items); item < stop;) {
+      const int64_t b = item / units, end = std::min(stop, (b + 1) * units);
+      const int64_t first = m * b / blocks, count = m * (b + 1) / blocks - first;
+      const Strided part{advance(x, first, 0), x.dtype, x.row, x.col};
+      LinearArgs args{w, {ready ? part.data : own, row}, count, from(to, first, 0)};
+      args.rows.bf16 = dots;
+      plus.attach(args, first);
+      if (!ready)
+        kernels.matmul_rows(rows_of(part, count, k, own, row, dots), 0, ceil_div(count, kTurned));
+      kernels.linear(args, item - b * units, end - b * units);
+      item = end;
+    }
+  });
 }
 
 bool bf16_dots_pay() {
