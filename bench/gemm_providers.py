@@ -102,13 +102,21 @@ def torch_mkl(p: Problem) -> Callable:
 # ---- gradients
 
 
-def honed_gradients(p: Problem) -> Callable:
-    return lambda: (_core.matmul(p.dy, p.w), _core.matmul(p.dy.T, p.x))
+def _gradients(linear: Callable) -> Callable:
+    """Both gradients of a linear layer, by autograd; the graph is made once."""
 
+    def provider(p: Problem) -> Callable:
+        with torch.inference_mode(False), torch.enable_grad():
+            x, w = (t.clone().requires_grad_() for t in (p.x, p.w))
+            dy, y = p.dy.clone(), linear(x, w)
 
-def torch_gradients(p: Problem) -> Callable:
-    """What torch's autograd calls for a linear layer."""
-    return lambda: (torch.mm(p.dy, p.w), torch.mm(p.dy.T, p.x))
+        def call():
+            with torch.inference_mode(False):
+                return torch.autograd.grad(y, (x, w), dy, retain_graph=True)
+
+        return call
+
+    return provider
 
 
 # ---- integers
@@ -116,6 +124,12 @@ def torch_gradients(p: Problem) -> Callable:
 
 def honed_int8(p: Problem) -> Callable:
     packed = honed.ops.quantize_weight(p.w, "int8")
+    return lambda: (honed.ops.linear(p.x, packed),)
+
+
+def honed_int8_row(p: Problem) -> Callable:
+    """One scale a row of x, as torch has one for all of x."""
+    packed = honed.ops.quantize_weight(p.w, "int8", group=None)
     return lambda: (honed.ops.linear(p.x, packed),)
 
 
@@ -226,8 +240,9 @@ def onnx_int4(p: Problem) -> Callable:
 FLOAT64 = {"honed": honed_plain, "torch": torch_linear}
 FLOAT16 = {"honed-packed": honed_packed, **FLOAT64, "torch-onednn": torch_onednn}
 FLOAT32 = {**FLOAT16, "torch-mkl": torch_mkl}
-BACKWARD = {"honed": honed_gradients, "torch": torch_gradients}
+BACKWARD = {"honed": _gradients(honed.ops.linear), "torch": _gradients(torch.nn.functional.linear)}
 INT8 = {
+    "honed-int8-row": honed_int8_row,
     "honed-int8": honed_int8,
     "torch-fbgemm": _torch_dynamic("fbgemm"),
     "torch-onednn": _torch_dynamic("onednn"),
@@ -260,7 +275,7 @@ def checker(p: Problem, integers: str) -> Callable:
     to, and rows rounded to int8 are the measure.
     """
     parts = []
-    own = torch_gradients(p)() if p.dy is not None else torch_linear(p)()
+    own = BACKWARD["torch"](p)() if p.dy is not None else torch_linear(p)()
     for (left, right), theirs in zip(p.products, own, strict=True):
         rows, columns = _some(left.shape[0], 128), _some(right.shape[1], 1024)
         left64, right64 = left[rows].double(), right[:, columns].double()
