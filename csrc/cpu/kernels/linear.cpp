@@ -56,7 +56,7 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       times(reinterpret_cast<const f16*>(w));
       break;
     case WeightKind::bf16:
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
       if (a.rows.way == Way::tiles) {
         pairs_tiles(reinterpret_cast<const Pair*>(w), p.k, row_of<bf16>(a.rows, row),
                     a.rows.x_stride, rows, out);
@@ -73,7 +73,7 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, fl
       times(reinterpret_cast<const Pair*>(w));
       break;
     case WeightKind::int8:
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
       if (a.rows.way == Way::tiles) {
         int8_tiles(a, w, row, rows, out);
         break;
@@ -115,7 +115,7 @@ void block(const LinearArgs& a, int64_t unit, int64_t row, int rows) {
 void linear(const LinearArgs& a, int64_t begin, int64_t end) {
   const int64_t units = a.w.gated ? a.w.panels / 2 : a.w.panels;
   const int64_t blocks = (a.m + kBlockRows - 1) / kBlockRows, tiles = (a.m + kRows - 1) / kRows;
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
   const bool by_tiles = a.rows.way == Way::tiles && begin < end;
   if (by_tiles) configure_tiles(tile_rows(a.m));
 #endif
@@ -128,7 +128,7 @@ void linear(const LinearArgs& a, int64_t begin, int64_t end) {
     else
       block<float>(a, unit, row, rows);
   }
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
   if (by_tiles) release_tiles();
 #endif
 }

@@ -5,10 +5,14 @@
 #pragma once
 #include "cpu/kernels/linear_tile.h"
 
+#if defined(__AMX_TILE__) || defined(__AMXTILE__)  // Clang before 15 writes it so
+#define HONED_TILES
+#endif
+
 HONED_BEGIN_LEVEL
 namespace {
 
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
 constexpr int kTileRows = 16, kTileBytes = 64;  // of a tile, at most
 constexpr int kWeightRow = kPanel * 4;  // bytes of a panel from one row of a tile to the next
 // Bytes of a row in a chunk, whose weights (32 KB) all rows of a block read from the first cache.
@@ -25,6 +29,7 @@ void configure_tiles(int rows) {
     uint16_t bytes[16] = {};
     uint8_t rows[16] = {};
   } config;
+  static_assert(sizeof config == 64);
   for (int i = 0; i < 8; ++i) {
     config.bytes[i] = kTileBytes;
     config.rows[i] = uint8_t(i < 6 ? rows : kTileRows);

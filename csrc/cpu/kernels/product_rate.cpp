@@ -10,21 +10,41 @@ namespace {
 [[maybe_unused]] constexpr int kChains = 12;
 
 #ifdef __AVX512BF16__
+// N sums with names of their own: GCC 12 keeps an array of them in memory.
+template <int N, class V>
+struct Chains {
+  V sum;
+  Chains<N - 1, V> rest;
+  HONED_INLINE void start(V value) {
+    sum = value;
+    rest.start(value);
+  }
+  template <class F>
+  HONED_INLINE void step(F& once) {
+    sum = once(sum);
+    asm volatile("" : "+v"(sum));  // every step is made
+    rest.step(once);
+  }
+};
+template <class V>
+struct Chains<0, V> {
+  HONED_INLINE void start(V) {}
+  template <class F>
+  HONED_INLINE void step(F&) {}
+};
+
 // Ticks of `steps` instructions; V: a vector of sums.
 template <class V, class F>
-double ticks(int64_t steps, V start, F&& step) {
-  V sum[kChains];
-  for (V& s : sum) s = start;
+double ticks(int64_t steps, V start, F&& once) {
+  Chains<kChains, V> chains;
+  chains.start(start);
   uint64_t begin = __rdtsc();
-  for (int64_t i = 0; i < steps; i += kChains) {
-    for (V& s : sum) s = step(s);
-    for (V& s : sum) asm("" : "+v"(s));  // the sums stay in registers, every step is made
-  }
+  for (int64_t i = 0; i < steps; i += kChains) chains.step(once);
   return double(__rdtsc() - begin);
 }
 #endif
 
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
 // Ticks of `steps` times a tile of rows with a panel, from the first cache.
 template <bool kInt>
 double tile_ticks(int64_t steps) {
@@ -62,7 +82,7 @@ void product_rate(const ProductRateArgs& a, int64_t begin, int64_t end) {
   r.half_fma =
       ticks(steps, _mm512_setzero_ph(), [&](__m512h s) { return _mm512_fmadd_ph(half, half, s); });
 #endif
-#ifdef __AMX_TILE__
+#ifdef HONED_TILES
   r.tile2 = tile_ticks<false>(steps / 32) * 32;
   r.tile4 = tile_ticks<true>(steps / 32) * 32;
 #endif
