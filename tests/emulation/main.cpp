@@ -9,6 +9,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/kernels/linear.cpp"
+#include "cpu/kernels/matmul_rows.cpp"
 #include "ops/_product_rate.h"
 
 namespace honed {
@@ -239,6 +240,25 @@ void test_halves(const Shape& s, Fill fill) {
   });
 }
 
+// Rows of f16 are arranged as if they were bf16: every number keeps its bits, NaN stays NaN.
+void test_rows_of_f16() {
+  constexpr int64_t kSide = 256, kUsed = kSide - 1;  // not whole vectors
+  std::vector<f16> from(kSide * kSide), to(from.size());
+  for (size_t i = 0; i < from.size(); ++i) from[i] = {uint16_t(i)};
+  for (bool turn : {false, true}) {
+    cpu::HONED_LEVEL::matmul_rows({from.data(), DType::f16, kUsed, kUsed, turn ? 1 : kSide,
+                                   turn ? kSide : 1, to.data(), kSide, true},
+                                  0, kSide / kTurned);
+    for (int64_t i = 0; i < kUsed; ++i)
+      for (int64_t j = 0; j < kUsed; ++j) {
+        int bits = from[size_t(turn ? j * kSide + i : i * kSide + j)].bits;
+        int got = to[size_t(i * kSide + j)].bits;
+        bool nan = (bits & 0x7fff) > 0x7c00;
+        check(got == bits || (nan && (got & 0x7fff) > 0x7c00), "f16 rows", {}, i, j, got, bits);
+      }
+  }
+}
+
 void test_ways() {
   const double never = std::numeric_limits<double>::infinity();
   const Shape none{};
@@ -273,6 +293,7 @@ const char* level() { return "emulated"; }
 
 void run_all() {
   test_ways();
+  test_rows_of_f16();
   for (int64_t m : {1, 2, 7, 15, 16, 17, 31, 32, 33, 47, 64, 65, 168, 169, 339})
     for (int64_t k : {0, 1, 2, 31, 32, 33, 64, 95, 510, 512, 513, 545, 1100}) {
       if (m > 65 && k != 33 && k != 545) continue;
