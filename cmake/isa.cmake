@@ -1,6 +1,7 @@
 # The CPU levels: one OBJECT library a level, from the same files, with the level's flags.
 # Order is from least to most capable; csrc/cpu/levels.def repeats the names for C++.
-set(HONED_LEVELS baseline avx2 avx2_vnni avx512 avx512_vnni avx512_bf16 avx512_fp16)
+set(HONED_LEVELS baseline avx2 avx2_vnni avx512 avx512_vnni avx512_bf16 avx512_fp16
+                 avx512_amx)
 # Kernels do not throw: without exceptions no object of theirs refers to shared exception code.
 set(HONED_FLAGS_baseline -fno-exceptions)
 set(HONED_FLAGS_avx2 ${HONED_FLAGS_baseline} -mavx2 -mfma -mf16c -mbmi2)
@@ -10,11 +11,13 @@ set(HONED_FLAGS_avx512 ${HONED_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx
 set(HONED_FLAGS_avx512_vnni ${HONED_FLAGS_avx512} -mavx512vnni)
 set(HONED_FLAGS_avx512_bf16 ${HONED_FLAGS_avx512_vnni} -mavx512bf16)
 set(HONED_FLAGS_avx512_fp16 ${HONED_FLAGS_avx512_bf16} -mavx512fp16)
+set(HONED_FLAGS_avx512_amx ${HONED_FLAGS_avx512_fp16} -mamx-tile -mamx-int8 -mamx-bf16)
 # What a level compiles of csrc/cpu/kernels; the rest it takes from the level below. Not named here: all.
 set(HONED_KERNELS_avx2_vnni linear)
 set(HONED_KERNELS_avx512_vnni linear)
-set(HONED_KERNELS_avx512_bf16 linear matmul bf16_rate)
-set(HONED_KERNELS_avx512_fp16 linear)
+set(HONED_KERNELS_avx512_bf16 linear matmul product_rate)
+set(HONED_KERNELS_avx512_fp16 linear product_rate)
+set(HONED_KERNELS_avx512_amx linear product_rate)
 
 include(CheckCXXCompilerFlag)
 

@@ -9,6 +9,7 @@
 #include "bindings/product.h"
 #include "bindings/torch_library.h"
 #include "core/check.h"
+#include "ops/_product_rate.h"
 #include "ops/matmul.h"
 #include "ops/quantize_weight.h"
 
@@ -34,6 +35,7 @@ struct Product {
   double scale;
   const TensorView *left, *right;
   const TensorView* bias;
+  bool half_sums = false;
 };
 
 struct Shape {
@@ -55,6 +57,7 @@ void rows_times(const TensorView& out, const Product& p, F&& multiply) {
   Epilogue epilogue;
   epilogue.scale = p.scale;
   epilogue.activation = p.activation;
+  epilogue.half_sums = p.half_sums;
   Rows x(p.input), y(out);
   std::optional<Rows> added, left;
   std::optional<Dense> bias;
@@ -130,8 +133,11 @@ py::object packed(const Tensor& input, const PackedWeight& weight, const Product
 }
 
 py::object packed(const Tensor& input, const PackedWeight& weight, const std::string& activation,
-                  const OptionalTensor& residual, double scale, const OptionalPair& plus) {
-  return packed(input, weight, product_of(input, activation, residual, scale, plus, {}));
+                  const OptionalTensor& residual, double scale, const OptionalPair& plus,
+                  bool half_sums) {
+  Product p = product_of(input, activation, residual, scale, plus, {});
+  p.half_sums = half_sums;
+  return packed(input, weight, p);
 }
 
 PyTypeObject* packed_type() {
@@ -224,10 +230,11 @@ void bind_linear(py::module_& m) {
   PyModule_AddFunctions(m.ptr(), methods);
   m.def("linear",
         py::overload_cast<const Tensor&, const PackedWeight&, const std::string&,
-                          const OptionalTensor&, double, const OptionalPair&>(&packed),
+                          const OptionalTensor&, double, const OptionalPair&, bool>(&packed),
         "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none(), py::arg("scale") = 1.0,
-        py::arg("plus") = py::none());
+        py::arg("plus") = py::none(), py::arg("half_sums") = false);
+  m.def("half_sums_pay", &half_sums_pay, "True where half_sums changes the kernel of linear.");
   m.def("linear",
         py::overload_cast<const Tensor&, const Tensor&, const OptionalTensor&, const std::string&,
                           const OptionalTensor&, double, const OptionalPair&>(&plain),

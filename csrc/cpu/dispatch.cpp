@@ -1,6 +1,11 @@
 // Detection and choice. Compiled with baseline flags: it may run on any x86-64.
 #include "cpu/dispatch.h"
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 
@@ -59,6 +64,21 @@ bool usable_avx512() {
 bool usable_avx512_vnni() { return usable_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool usable_avx512_bf16() { return usable_avx512_vnni() && (cpuid(7, 1).a >> 5 & 1u); }
 bool usable_avx512_fp16() { return usable_avx512_bf16() && (cpuid(7).d >> 23 & 1u); }
+// Linux lets a process use tile registers only after it asked: a signal then saves 8 KB more.
+bool ask_for_tiles() {
+#ifdef SYS_arch_prctl
+  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+bool usable_avx512_amx() {
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25,
+                     kAll = kBf16 | kTile | kInt8;
+  return usable_avx512_fp16() && (cpuid(7).d & kAll) == kAll && ask_for_tiles();
+}
 
 const std::vector<Level>& levels() {
   static const std::vector<Level> all = [] {
@@ -84,6 +104,9 @@ const std::vector<Level>& levels() {
 #ifdef HONED_WITH_avx512_fp16
         {"avx512_fp16", avx512_fp16::table, usable_avx512_fp16},
 #endif
+#ifdef HONED_WITH_avx512_amx
+        {"avx512_amx", avx512_amx::table, usable_avx512_amx},
+#endif
     };
     for (size_t i = 1; i < found.size(); ++i)
       found[i].table = above(found[i - 1].table, found[i].table);
@@ -101,7 +124,7 @@ std::string join(const std::vector<std::string>& names) {
 const Level* find(const std::string& name) {
   const Level* best = nullptr;
   for (const Level& each : levels())
-    if (each.usable() && (name.empty() || name == each.name)) best = &each;
+    if ((name.empty() || name == each.name) && each.usable()) best = &each;
   HONED_CHECK(
       best, "HONED_ISA: '", name,
       "' is not a level that this build and CPU have, expected one of: ", join(usable_levels()));

@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_product_rate.h"
 #include "ops/matmul.h"
 
 namespace honed {
@@ -65,6 +66,7 @@ LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, Lin
     args.scale = reinterpret_cast<float*>(at + m * args.q_stride);
     args.sum = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
     *rows = {nullptr, 0, args.q, args.q_stride, args.scale, args.sum};
+    if (w.kind == WeightKind::int8 && w.group >= kLongGroup) rows->way = way_of_int8(m);
   } else {
     args.copy = reinterpret_cast<float*>(at);
     *rows = {args.copy, w.k};

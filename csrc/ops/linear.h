@@ -49,6 +49,10 @@ struct Epilogue {
   const TensorView* bias = nullptr;   // (N,); of a packed weight: its own
   Activation activation = Activation::none;
   const TensorView* residual = nullptr;  // (M, N)
+  // f16 rows and a packed f16 weight: sums of kHalfSum products are f16 where that is faster. The
+  // error of such a sum is at most kHalfSum 2^-11 / (1 - kHalfSum 2^-11) of the sum of |x w| plus
+  // kHalfSum 2^-25; past 65504 it is infinite.
+  bool half_sums = false;
 };
 
 const char* name_of(WeightKind kind);
@@ -73,7 +77,16 @@ inline bool rounds_rows(const PackedView& w) {
   return (w.kind == WeightKind::int8 || w.kind == WeightKind::int4) && !w.float_rows;
 }
 
-// Rows of x made ready: f32 (f64 for f64, bf16), or int8 with a scale and a sum a group.
+// What multiplies, and what the rows are made ready for:
+//   plain    FMA of f32 (f64) rows, integer dots of rounded rows
+//   dots     bf16 rows and weights, added in pairs
+//   tiles    AMX: bf16 rows and weights, or int8 rows and weights of long groups
+//   halves   f16 rows and weights, summed in f16 over kHalfSum inputs, in f32 beyond
+enum class Way : uint8_t { plain, dots, tiles, halves };
+inline constexpr int kLongGroup = 256;  // the shortest that is long
+inline constexpr int kHalfSum = 32;
+
+// Rows of x made ready: f32 (f64 for f64; bf16, f16), or int8 with a scale and a sum a group.
 struct LinearRows {
   const void* x = nullptr;
   int64_t x_stride = 0;
@@ -81,7 +94,7 @@ struct LinearRows {
   int64_t q_stride = 0;
   const float* scale = nullptr;  // (M, groups)
   const int32_t* sum = nullptr;  // (M, groups): of the group's q; times -128 for int8 weights
-  bool bf16 = false;             // x is, for the dots of bf16 weights
+  Way way = Way::plain;
 };
 
 // Where a product goes, and what happens to it on the way.

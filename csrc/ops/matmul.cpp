@@ -2,12 +2,12 @@
 #include "ops/matmul.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "core/arena.h"
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_product_rate.h"
 
 namespace honed {
 
@@ -104,8 +104,12 @@ void SecondProduct::attach(LinearArgs& args, int64_t first_row) const {
 
 void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
               const Epilogue& epilogue, const MatmulArrangeArgs* panels) {
-  const bool dots = w.kind == WeightKind::bf16 && x.dtype == DType::bf16 && bf16_dots_pay();
-  const DType wide = sum_type(x.dtype), held = dots ? DType::bf16 : wide;
+  Way way = Way::plain;
+  if (w.kind == WeightKind::bf16 && x.dtype == DType::bf16) way = way_of_bf16(m);
+  if (w.kind == WeightKind::f16 && x.dtype == DType::f16 && epilogue.half_sums && half_sums_pay())
+    way = Way::halves;
+  const bool narrow = way != Way::plain;
+  const DType wide = sum_type(x.dtype), held = narrow ? x.dtype : wide;
   const int64_t size = size_of(held), k = w.k;
   const bool ready = x.dtype == held && x.col == 1 &&
                      (!rows_collide(x.row * size) || m <= kMatmulRows || k * size <= 2048);
@@ -129,38 +133,14 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
       const int64_t first = m * b / blocks, count = m * (b + 1) / blocks - first;
       const Strided part{advance(x, first, 0), x.dtype, x.row, x.col};
       LinearArgs args{w, {ready ? part.data : own, row}, count, from(to, first, 0)};
-      args.rows.bf16 = dots;
+      args.rows.way = way;
       plus.attach(args, first);
       if (!ready)
-        kernels.matmul_rows(rows_of(part, count, k, own, row, dots), 0, ceil_div(count, kTurned));
+        kernels.matmul_rows(rows_of(part, count, k, own, row, narrow), 0, ceil_div(count, kTurned));
       kernels.linear(args, item - b * units, end - b * units);
       item = end;
     }
   });
-}
-
-bool bf16_dots_pay() {
-  auto measure = [] {
-    uint64_t dot = ~uint64_t{0}, fma = 0;
-    for (int i = 0; i < 5; ++i) {
-      uint64_t dot_now = ~uint64_t{0}, fma_now = 0;
-      cpu::kernels().bf16_rate({&dot_now, &fma_now}, 0, 1000);
-      if (dot_now < dot) {
-        dot = dot_now;
-        fma = fma_now;
-      }
-    }
-    return dot < 2 * fma;  // a dot does the work of two FMAs, and nothing is widened
-  };
-  // One answer a level: a plain race of equal values at worst.
-  static std::atomic<const char*> measured{nullptr};
-  static std::atomic<bool> pays{false};
-  const char* level = cpu::level();
-  if (measured.load(std::memory_order_acquire) != level) {
-    pays.store(measure());
-    measured.store(level, std::memory_order_release);
-  }
-  return pays.load();
 }
 
 int64_t matmul_items(int64_t m, int64_t n) {
@@ -182,7 +162,7 @@ struct Product {
 constexpr int64_t kDotRows = 20, kInPlaceRows = 16, kWidenedRows = 6, kSmall = 40000;
 
 bool in_place(const Product& p) {
-  const bool bf16 = p.b.dtype == DType::bf16 && bf16_dots_pay();
+  const bool bf16 = p.b.dtype == DType::bf16 && way_of_bf16(p.m) != Way::plain;
   const DType wide = sum_type(p.a.dtype), held = bf16 ? DType::bf16 : wide;
   const bool dots = p.b.row == 1 && (p.a.col == 1 || p.a.dtype == held);
   const int64_t most = dots ? kDotRows : bf16 ? kWidenedRows : kInPlaceRows;
@@ -206,14 +186,14 @@ bool in_place(const Product& p) {
 
 void product(const Product& p) {
   if (in_place(p)) return;
-  const bool dots = p.b.dtype == DType::bf16 && bf16_dots_pay();
-  const int64_t panel = panel_bytes_of(p.b.dtype, std::max<int64_t>(1, p.k), dots);
+  const bool narrow = p.b.dtype == DType::bf16 && way_of_bf16(p.m) != Way::plain;
+  const int64_t panel = panel_bytes_of(p.b.dtype, std::max<int64_t>(1, p.k), narrow);
   const int64_t step = std::max<int64_t>(8, kPanelBytes / panel) * kPanel;
   Scratch block(ceil_div(std::min(step, p.n), kPanel) * panel);
   for (int64_t at = 0; at < p.n; at += step) {
     const int64_t columns = std::min(step, p.n - at);
     Strided part{advance(p.b, 0, at), p.b.dtype, p.b.row, p.b.col};
-    const MatmulArrangeArgs panels = panels_of(part, p.k, columns, block.as<void>(), dots);
+    const MatmulArrangeArgs panels = panels_of(part, p.k, columns, block.as<void>(), narrow);
     Epilogue epilogue = p.epilogue;
     TensorView right;
     if (epilogue.right) {

@@ -29,7 +29,7 @@ struct MatmulArgs {
 int64_t matmul_items(int64_t m, int64_t n);
 
 // A strided matrix rows x cols to `to`: f64 for f64; bf16 where `narrow`; else f32.
-//   matmul_rows    to[i][j], rows to_row apart; items of kTurned rows
+//   matmul_rows    to[i][j], rows to_row apart (narrow: f16 too, whose bits are copied as if bf16); items of kTurned rows
 //   matmul_panels  to[j / kPanel][i][j % kPanel]; narrow: [i / 2][j % kPanel][i % 2]; items of a panel
 struct MatmulArrangeArgs {
   const void* from;
@@ -39,13 +39,6 @@ struct MatmulArrangeArgs {
   int64_t to_row;
   bool narrow;
 };
-
-// Ticks of as many dot and FMA instructions; untouched where the level has no dots.
-struct Bf16RateArgs {
-  uint64_t *dot_ticks, *fma_ticks;
-};
-// True where bf16 products are faster by dot instructions than widened, as measured on first use.
-bool bf16_dots_pay();
 
 // A matrix of any strides.
 struct Strided {

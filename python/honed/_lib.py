@@ -37,6 +37,7 @@ class Info:
     cpus: int
     openmp: str | None  # the runtime whose threads are shared, or None: honed's own pool
     torch: str | None
+    fp16_sums: bool  # linear(accumulate="fp16") sums in float16 on this CPU; elsewhere in float32
     cuda: str  # the CUDA library, or why there is none
 
 
@@ -51,6 +52,7 @@ def info() -> Info:
         cpus=_core.num_cpus(),
         openmp=_core.attach_openmp(),
         torch=torch.__version__ if torch else None,
+        fp16_sums=_core.half_sums_pay(),
         cuda="not in this version: tensors on a GPU go to torch's own kernels",
     )
 

@@ -2,8 +2,10 @@
 // panel's 32 channels, then the epilogue while the sums are in the first two caches.
 #include "ops/linear.h"
 
+#include "cpu/kernels/linear_amx.h"
 #include "cpu/kernels/linear_float.h"
 #include "cpu/kernels/linear_grid.h"
+#include "cpu/kernels/linear_half.h"
 #include "cpu/kernels/linear_int.h"
 #include "cpu/kernels/linear_pairs.h"
 #include "cpu/kernels/product_finish.h"
@@ -47,11 +49,25 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, in
       times(reinterpret_cast<const float*>(w));
       break;
     case WeightKind::f16:
+#ifdef __AVX512FP16__
+      if (a.rows.way == Way::halves) {
+        half_panel(reinterpret_cast<const f16*>(w), p.k, row_of<f16>(a.rows, row), a.rows.x_stride,
+                   rows, out);
+        break;
+      }
+#endif
       times(reinterpret_cast<const f16*>(w));
       break;
     case WeightKind::bf16:
+#ifdef HONED_TILES
+      if (a.rows.way == Way::tiles) {
+        pairs_tiles(reinterpret_cast<const Pair*>(w), p.k, row_of<bf16>(a.rows, row),
+                    a.rows.x_stride, rows, out);
+        break;
+      }
+#endif
 #ifdef __AVX512BF16__
-      if (a.rows.bf16) {
+      if (a.rows.way == Way::dots) {
         pairs_panel(reinterpret_cast<const Pair*>(w), p.k, row_of<bf16>(a.rows, row),
                     a.rows.x_stride, rows, channels, out);
         break;
@@ -60,6 +76,12 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, in
       times(reinterpret_cast<const Pair*>(w));
       break;
     case WeightKind::int8:
+#ifdef HONED_TILES
+      if (a.rows.way == Way::tiles) {
+        int8_tiles(a, w, row, rows, out);
+        break;
+      }
+#endif
       p.float_rows ? grid_panel<false, false>(a, w, row, rows, out)
                    : int_panel<false>(a, w, row, rows, out);
       break;
@@ -97,6 +119,10 @@ void block(const LinearArgs& a, int64_t unit, int64_t row, int rows) {
 void linear(const LinearArgs& a, int64_t begin, int64_t end) {
   const int64_t units = a.w.gated ? a.w.panels / 2 : a.w.panels;
   const int64_t blocks = (a.m + kBlockRows - 1) / kBlockRows, tiles = (a.m + kRows - 1) / kRows;
+#ifdef HONED_TILES
+  const bool by_tiles = a.rows.way == Way::tiles && begin < end;
+  if (by_tiles) configure_tiles(tile_rows(a.m));
+#endif
   for (int64_t item = begin; item < end; ++item) {
     int64_t b = item / units, unit = item % units;
     int64_t row = tiles * b / blocks * kRows, stop = tiles * (b + 1) / blocks * kRows;
@@ -106,6 +132,9 @@ void linear(const LinearArgs& a, int64_t begin, int64_t end) {
     else
       block<float>(a, unit, row, rows);
   }
+#ifdef HONED_TILES
+  if (by_tiles) release_tiles();
+#endif
 }
 
 HONED_END_LEVEL

@@ -12,7 +12,6 @@ constexpr int kLongRows = 14, kShortRows = 6;
 #else
 constexpr int kLongRows = 4, kShortRows = 2;
 #endif
-constexpr int kLongGroup = 256;  // the shortest that is long
 // Inputs of a chunk of int8 weights, which all tiles of a block of rows read from the first cache.
 constexpr int kIntDepth = 1024;
 

@@ -24,6 +24,7 @@ class Linear(torch.nn.Linear):
 
     ``storage`` says how the packed copy holds the weight: ``None`` (every value exactly), ``"bf16"``,
     ``"fp16"``, ``"int8"`` or ``"int4"``. The parameters stay what they are, and training uses them.
+    ``accumulate`` is that of :func:`honed.ops.linear`, without gradients.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
 
@@ -34,6 +35,7 @@ class Linear(torch.nn.Linear):
     """
 
     storage: str | None = None
+    accumulate: str | None = None
     _packed: Packed | None = None
 
     def forward(self, input):
@@ -52,6 +54,8 @@ class Linear(torch.nn.Linear):
                 ):
                     packed = self._packed = pack(weight, bias, self.storage)
                 if packed.product is not None:
+                    if self.accumulate is not None:
+                        return linear(input, packed.product, accumulate=self.accumulate)
                     return _run(input, packed.product)
         if isinstance(input, torch.Tensor):
             return linear(input, self.weight, self.bias)

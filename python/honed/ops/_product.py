@@ -57,7 +57,7 @@ def activate(x, activation: str):
     return getattr(torch.nn.functional, activation)(x)
 
 
-def run_linear(input, weight, bias, activation, residual, scale, lora):
+def run_linear(input, weight, bias, activation, residual, scale, lora, half_sums=False):
     """The kernel on tensors that :func:`answer` takes; the op while tracing."""
     if not tracing():
         plus = None
@@ -65,7 +65,7 @@ def run_linear(input, weight, bias, activation, residual, scale, lora):
             a, b, s = lora
             plus = (_core.linear(input, a, None, "none", None, s), b.mT)
         if isinstance(weight, _core.PackedWeight):
-            return _core.linear(input, weight, activation, residual, scale, plus)
+            return _core.linear(input, weight, activation, residual, scale, plus, half_sums)
         return _core.linear(input, weight, bias, activation, residual, scale, plus)
     op = torch.ops.honed.linear.default
     if lora is None:
