@@ -33,6 +33,7 @@ struct TensorList {
       tensors.push_back(std::move(tensor));
       kept.push_back(py::reinterpret_borrow<py::object>(item));
       views.push_back(tensors.back().view());
+      require_cpu("linear", {&tensors.back()});
     }
   }
   std::vector<Tensor> tensors;
@@ -46,6 +47,7 @@ std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::st
                                           const std::string& rows) {
   HONED_CHECK(rows == "int8" || rows == "float", "linear: rows is '", rows,
               "', expected int8 or float");
+  require_cpu("linear", {importance ? &*importance : nullptr});
   TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
   py::gil_scoped_release released;
   WeightOptions options{group, interleave, rows == "float",
@@ -60,7 +62,10 @@ py::object unpack(const PackedWeight& weight) {
   prototype.borrow(like.ptr());
   int64_t shape[] = {v.gated ? 2 * v.n : v.n, v.k};
   NewTensor out = empty(prototype, shape, DType::f32);
-  weight.unpack(out.view.as<float>());
+  {
+    py::gil_scoped_release released;
+    weight.unpack(out.view.as<float>());
+  }
   return out.object;
 }
 
