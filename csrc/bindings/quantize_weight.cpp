@@ -57,7 +57,9 @@ std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::st
 
 py::object unpack(const PackedWeight& weight) {
   const PackedView& v = weight.view();
-  py::object like = py::module_::import("torch").attr("empty")(0);
+  py::dict modules = py::module_::import("sys").attr("modules");
+  bool torch = modules.contains("torch") && !modules["torch"].is_none();
+  py::object like = py::module_::import(torch ? "torch" : "numpy").attr("empty")(0);
   Tensor prototype;
   prototype.borrow(like.ptr());
   int64_t shape[] = {v.gated ? 2 * v.n : v.n, v.k};

@@ -135,14 +135,12 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
 
 bool bf16_dots_pay() {
   auto measure = [] {
-    uint64_t dot = ~uint64_t{0}, fma = 0;
+    uint64_t dot = ~uint64_t{0}, fma = dot;
     for (int i = 0; i < 5; ++i) {
       uint64_t dot_now = ~uint64_t{0}, fma_now = 0;
       cpu::kernels().bf16_rate({&dot_now, &fma_now}, 0, 1000);
-      if (dot_now < dot) {
-        dot = dot_now;
-        fma = fma_now;
-      }
+      dot = std::min(dot, dot_now);  // the best of each: an interruption of one is no answer
+      fma = std::min(fma, fma_now);
     }
     return dot < 2 * fma;  // a dot does the work of two FMAs, and nothing is widened
   };
