@@ -67,6 +67,8 @@ std::shared_ptr<PackedWeight> map_packed(const py::buffer& buffer, const std::st
   options.gated = gated;
   options.float_rows = rows == "float";
   PackedView view = packed_layout(*found, options, n, k);
+  HONED_CHECK(view.panel_bytes <= info->size / view.panels, "map_packed: a weight of shape [", n,
+              ", ", k, "], expected one that fits ", info->size, " bytes");
   HONED_CHECK(view.group == group.value_or(kLongestGroup), "map_packed: group is ",
               group.value_or(kWholeRow), ", expected ", view.group, " for ", kind);
   // int8 weights without scales have scales of 1, int4 weights need none within f16's range.

@@ -52,14 +52,18 @@ Shape shape_of_product(const TensorView& input, int64_t n) {
   return shape;
 }
 
+// any_strides: multiply takes matrices as they lie, else rows of unit stride.
 template <class F>
-void rows_times(const TensorView& out, const Product& p, F&& multiply) {
+void rows_times(const TensorView& out, const Product& p, bool any_strides, F&& multiply) {
   Epilogue epilogue;
   epilogue.scale = p.scale;
   epilogue.activation = p.activation;
   epilogue.half_sums = p.half_sums;
-  Rows x(p.input), y(out);
-  std::optional<Rows> added, left;
+  Rows y(out);
+  std::optional<Rows> rows, added, left;
+  auto matrix = [&](const TensorView& t, std::optional<Rows>& made) -> const TensorView& {
+    return any_strides && t.ndim == 2 ? t : made.emplace(t).view();
+  };
   std::optional<Dense> bias;
   if (p.residual) {
     HONED_CHECK(same_shape(*p.residual, out), "linear: residual has shape ", shape_of(*p.residual),
@@ -67,10 +71,10 @@ void rows_times(const TensorView& out, const Product& p, F&& multiply) {
     HONED_CHECK_TYPE(p.residual->dtype == out.dtype, "linear: residual is ",
                      name_of(p.residual->dtype), " and input is ", name_of(out.dtype),
                      ", expected the same type");
-    epilogue.residual = &added.emplace(*p.residual).view();
+    epilogue.residual = &matrix(*p.residual, added);
   }
   if (p.left) {
-    epilogue.left = &left.emplace(*p.left).view();
+    epilogue.left = &matrix(*p.left, left);
     epilogue.right = p.right;
   }
   if (p.bias) {
@@ -80,7 +84,7 @@ void rows_times(const TensorView& out, const Product& p, F&& multiply) {
                      " and input is ", name_of(out.dtype), ", expected the same type");
     epilogue.bias = bias.emplace(*p.bias).view();
   }
-  multiply(y.view(), x.view(), epilogue);
+  multiply(y.view(), matrix(p.input, rows), epilogue);
 }
 
 // The product with a plain weight (N, K).
@@ -91,7 +95,7 @@ void times_plain(const TensorView& out, const Product& p, const TensorView& weig
   TensorView turned = weight;
   std::swap(turned.shape[0], turned.shape[1]);
   std::swap(turned.strides[0], turned.strides[1]);
-  rows_times(out, p, [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
+  rows_times(out, p, true, [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
     matmul(y, x, turned, epilogue);
   });
 }
@@ -124,7 +128,7 @@ py::object packed(const Tensor& input, const PackedWeight& weight, const Product
       empty(input, shape_of_product(input.view(), weight.view().n).span(), input->dtype);
   {
     py::gil_scoped_release released;
-    rows_times(out.view, p,
+    rows_times(out.view, p, false,
                [&](const TensorView& y, const TensorView& x, const Epilogue& epilogue) {
                  linear(y, x, weight.view(), epilogue);
                });

@@ -33,6 +33,7 @@ struct TensorList {
       tensors.push_back(std::move(tensor));
       kept.push_back(py::reinterpret_borrow<py::object>(item));
       views.push_back(tensors.back().view());
+      require_cpu("linear", {&tensors.back()});
     }
   }
   std::vector<Tensor> tensors;
@@ -46,6 +47,7 @@ std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::st
                                           const std::string& rows) {
   HONED_CHECK(rows == "int8" || rows == "float", "linear: rows is '", rows,
               "', expected int8 or float");
+  require_cpu("linear", {importance ? &*importance : nullptr});
   TensorList w(weights, "weights"), b(biases ? *biases : py::list(), "biases");
   py::gil_scoped_release released;
   WeightOptions options{group, interleave, rows == "float",
@@ -55,12 +57,17 @@ std::shared_ptr<PackedWeight> pack_weight(const py::list& weights, const std::st
 
 py::object unpack(const PackedWeight& weight) {
   const PackedView& v = weight.view();
-  py::object like = py::module_::import("torch").attr("empty")(0);
+  py::dict modules = py::module_::import("sys").attr("modules");
+  bool torch = modules.contains("torch") && !modules["torch"].is_none();
+  py::object like = py::module_::import(torch ? "torch" : "numpy").attr("empty")(0);
   Tensor prototype;
   prototype.borrow(like.ptr());
   int64_t shape[] = {v.gated ? 2 * v.n : v.n, v.k};
   NewTensor out = empty(prototype, shape, DType::f32);
-  weight.unpack(out.view.as<float>());
+  {
+    py::gil_scoped_release released;
+    weight.unpack(out.view.as<float>());
+  }
   return out.object;
 }
 

@@ -290,9 +290,11 @@ bool flattens(const TensorView& t, int64_t* step) {
 
 void copy_strided(const TensorView& t, int dim, const char* from, char** to) {
   int64_t item = size_of(t.dtype);
-  if (dim == t.ndim) {
-    std::memcpy(*to, from, size_t(item));
-    *to += item;
+  bool row = dim == t.ndim - 1 && t.strides[dim] == 1;
+  if (row || dim == t.ndim) {
+    int64_t bytes = item * (row ? t.shape[dim] : 1);
+    std::memcpy(*to, from, size_t(bytes));
+    *to += bytes;
     return;
   }
   for (int64_t i = 0; i < t.shape[dim]; ++i)

@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kAlign = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kFirstBlock = size_t{1} << 20;
+constexpr size_t kMostKept = size_t{128} << 20;  // by a thread that uses none of it
 
 struct Block {
   char* data;
@@ -69,6 +70,12 @@ Scratch::Scratch(int64_t bytes) {
 Scratch::~Scratch() {
   stack.blocks[block_].used = before_;
   stack.top = block_;
+  if (block_ > 0 || before_ > 0) return;
+  size_t kept = 0;
+  for (const Block& block : stack.blocks) kept += block.size;
+  if (kept <= kMostKept) return;
+  for (const Block& block : stack.blocks) free_aligned(block.data);
+  stack.blocks.clear();
 }
 
 std::shared_ptr<uint8_t[]> allocate_packed(int64_t bytes) {

@@ -1,5 +1,5 @@
 // Scratch memory, 64-byte aligned, reused between calls. One arena a thread; a Scratch frees in
-// reverse order of taking when it goes out of scope.
+// reverse order of taking when it goes out of scope; a thread keeps at most 128 MB that it does not use.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -88,6 +88,7 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
               shape_of(y), " of the output's type");
   HONED_CHECK(!epilogue.left || !w.gated, "linear: plus beside a gated weight, expected none");
   const int64_t m = x.size(0);
+  check_plus("linear", epilogue, m, w.n, x.dtype);
   Destination to{y.data, y.stride(0), 1, y.dtype};
   to.activation = epilogue.activation;
   to.scale = epilogue.scale;

@@ -83,6 +83,19 @@ constexpr int64_t kPanelBytes = int64_t{16} << 20;
 
 }  // namespace
 
+void check_plus(const char* op, const Epilogue& e, int64_t m, int64_t n, DType dtype) {
+  HONED_CHECK(!e.left == !e.right, op, ": plus has one operand, expected two");
+  if (!e.left) return;
+  const TensorView &left = *e.left, &right = *e.right;
+  HONED_CHECK_TYPE(left.dtype == dtype && right.dtype == dtype, op, ": plus is ",
+                   name_of(left.dtype), " and ", name_of(right.dtype), ", expected ",
+                   name_of(dtype), " as input is");
+  HONED_CHECK(left.ndim == 2 && right.ndim == 2 && left.size(0) == m && right.size(1) == n &&
+                  left.size(1) == right.size(0),
+              op, ": plus has shapes ", shape_of(left), " and ", shape_of(right), ", expected [", m,
+              ", r] and [r, ", n, "]");
+}
+
 SecondProduct::SecondProduct(const Epilogue& e, int64_t m, int64_t n, DType wide)
     : inner_(e.left ? e.left->size(1) : -1),
       size_(size_of(wide)),
@@ -240,13 +253,13 @@ void settle_strides(Product& p) {
     if (p.b.col != 1) p.b.row = 1;
   }
   if (p.m == 1) p.a.row = p.k;
-  if (p.n == 1 && p.b.row != 1) p.b.col = 1;
+  if (p.n == 1 && (p.b.row != 1 || p.a.col != 1)) p.b.col = 1;
 }
 
 void check(const TensorView& y, const TensorView& a, const TensorView& b, const Epilogue& e) {
   HONED_CHECK_TYPE(a.dtype == DType::f64 || is_float(a.dtype), "matmul: input is ",
                    name_of(a.dtype), ", expected float64, float32, float16 or bfloat16");
-  for (const TensorView* t : {&b, &y, e.left, e.right, e.bias, e.residual})
+  for (const TensorView* t : {&b, &y, e.bias, e.residual})
     HONED_CHECK_TYPE(!t || t->dtype == a.dtype, "matmul: input is ", name_of(a.dtype),
                      " and another operand ", t ? name_of(t->dtype) : "", ", expected one type");
   HONED_CHECK(a.size(-1) == b.size(-2), "matmul: input has shape ", shape_of(a), " and other ",
@@ -259,37 +272,46 @@ void check(const TensorView& y, const TensorView& a, const TensorView& b, const 
   HONED_CHECK(!e.residual || (y.ndim == 2 && same_shape(*e.residual, y)),
               "matmul: residual has shape ", e.residual ? shape_of(*e.residual) : "",
               ", expected that of an output without leading dimensions, ", shape_of(y));
-  HONED_CHECK(!e.left == !e.right, "matmul: plus has one operand, expected two");
-  HONED_CHECK(
-      !e.left || (y.ndim == 2 && e.left->ndim == 2 && e.right->ndim == 2 && e.left->size(0) == m &&
-                  e.right->size(1) == n && e.left->size(1) == e.right->size(0)),
-      "matmul: plus has shapes ", e.left ? shape_of(*e.left) : "", " and ",
-      e.left ? shape_of(*e.right) : "", ", expected [", m, ", r] and [r, ", n, "]");
+  HONED_CHECK(!e.left || y.ndim == 2, "matmul: plus beside an output of shape ", shape_of(y),
+              ", expected no leading dimensions");
+  check_plus("matmul", e, m, n, a.dtype);
   HONED_CHECK_TYPE(
       a.dtype != DType::f64 || e.activation == Activation::none || e.activation == Activation::relu,
       "matmul: activation of float64 is neither none nor relu, expected one of these");
 }
 
+// The step from row to row where leading dimensions and rows are one dimension; false where not.
+bool one_step(const TensorView& t, int64_t* step) {
+  int64_t expected = 0;
+  bool first = true;
+  *step = t.stride(-2);
+  for (int d = t.ndim - 2; d >= 0; --d) {
+    if (t.shape[d] == 1) continue;
+    if (first) *step = t.strides[d];
+    if (!first && t.strides[d] != expected) return false;
+    expected = t.strides[d] * t.shape[d];
+    first = false;
+  }
+  return true;
+}
+
 // Leading dimensions are rows of one product where b is the same for all of them.
-bool fold(TensorView& y, TensorView& a, TensorView& b) {
+void fold(TensorView& y, TensorView& a, TensorView& b) {
+  int64_t y_step, a_step;
   for (int d = 0; d < y.ndim - 2; ++d)
-    for (const TensorView* t : {&y, &a})
-      if (b.strides[d] != 0 ||
-          (t->shape[d] != 1 && t->strides[d] != t->shape[d + 1] * t->strides[d + 1]))
-        return false;
-  int64_t rows = y.numel() / std::max<int64_t>(1, y.size(-1));
-  auto flat = [](TensorView& t, int64_t count) {
-    t.strides[0] = t.stride(-2);
+    if (b.strides[d] != 0 && b.shape[d] != 1) return;
+  if (!one_step(y, &y_step) || !one_step(a, &a_step)) return;
+  int64_t rows = y.numel() / y.size(-1), k = b.size(-2);
+  auto flat = [](TensorView& t, int64_t count, int64_t step) {
+    t.strides[0] = step;
     t.strides[1] = t.stride(-1);
     t.shape[1] = t.size(-1);
     t.shape[0] = count;
     t.ndim = 2;
   };
-  int64_t k = b.size(-2);
-  flat(y, rows);
-  flat(a, rows);
-  flat(b, k);
-  return true;
+  flat(y, rows, y_step);
+  flat(a, rows, a_step);
+  flat(b, k, b.stride(-2));
 }
 
 }  // namespace

@@ -47,6 +47,9 @@ struct Strided {
   int64_t row, col;
 };
 
+// Refuses left and right of an epilogue that are no (m, R) and (R, n) of the type.
+void check_plus(const char* op, const Epilogue& epilogue, int64_t m, int64_t n, DType dtype);
+
 // left right of an epilogue, arranged for the kernel of linear. `wide`: of the sums.
 class SecondProduct {
  public:

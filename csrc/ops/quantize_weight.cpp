@@ -119,6 +119,38 @@ WeightKind float_kind(const std::vector<TensorView>& weights) {
   return every_row(weights, 1, row_is_f16) ? WeightKind::f16 : WeightKind::f32;
 }
 
+// A packed channel as the kernels multiply with it.
+void unpack_channel(const PackedView& v, int64_t c, float* out) {
+  const uint8_t* panel = v.data + c / kPanel * v.panel_bytes;
+  const int64_t lane = c % kPanel;
+  const float scale = v.scales ? v.scales[c] : 1.0f;
+  for (int64_t i = 0; i < v.k; ++i) {
+    int64_t flat = i * kPanel + lane;
+    if (v.kind == WeightKind::f32) {
+      out[i] = reinterpret_cast<const float*>(panel)[flat];
+    } else if (v.kind == WeightKind::f16) {
+      out[i] = to_float(reinterpret_cast<const f16*>(panel)[flat]);
+    } else if (v.kind == WeightKind::bf16) {
+      out[i] = to_float(reinterpret_cast<const Pair*>(panel)[i / 2 * kPanel + lane].of[i % 2]);
+    } else if (v.kind == WeightKind::int8) {
+      int q = panel[(i / 4 * kPanel + lane) * 4 + i % 4];
+      out[i] = float(q - 128) * scale;
+    } else if (v.kind == WeightKind::grid8) {
+      const uint8_t* block = panel + i / v.group * kPanel * (2 + v.group);
+      int q = block[kPanel * 2 + (i % v.group / 4 * kPanel + lane) * 4 + i % 4];
+      out[i] = float(q - 128) * to_float(reinterpret_cast<const f16*>(block)[lane]);
+    } else {
+      const uint8_t* block = panel + i / v.group * kPanel * (4 + v.group / 2);
+      const f16* steps = reinterpret_cast<const f16*>(block);
+      int64_t j = i % v.group;
+      uint8_t byte = block[kPanel * 4 + (j / 8 * kPanel + lane) * 4 + j % 4];
+      float value = float(j % 8 < 4 ? byte & 15 : byte >> 4) * to_float(steps[lane]) +
+                    to_float(steps[kPanel + lane]);
+      out[i] = value * scale;
+    }
+  }
+}
+
 }  // namespace
 
 PackedView packed_layout(WeightKind kind, const WeightOptions& options, int64_t n, int64_t k) {
@@ -278,41 +310,13 @@ int64_t PackedWeight::bytes() const {
 }
 
 void PackedWeight::unpack(float* out) const {
-  const PackedView& v = view_;
-  int64_t rows = v.gated ? 2 * v.n : v.n;
-  for (int64_t row = 0; row < rows; ++row) {
-    int64_t half = row / v.n, r = row % v.n;
-    int64_t c = v.gated ? (r / kPanel * 2 + half) * kPanel + r % kPanel : r;  // packed channel
-    const uint8_t* panel = v.data + c / kPanel * v.panel_bytes;
-    int64_t lane = c % kPanel;
-    for (int64_t i = 0; i < v.k; ++i) {
-      float value = 0;
-      int64_t flat = i * kPanel + lane;
-      if (v.kind == WeightKind::f32) {
-        value = reinterpret_cast<const float*>(panel)[flat];
-      } else if (v.kind == WeightKind::f16) {
-        value = to_float(reinterpret_cast<const f16*>(panel)[flat]);
-      } else if (v.kind == WeightKind::bf16) {
-        value = to_float(reinterpret_cast<const Pair*>(panel)[i / 2 * kPanel + lane].of[i % 2]);
-      } else if (v.kind == WeightKind::int8) {
-        int q = panel[(i / 4 * kPanel + lane) * 4 + i % 4];
-        value = float(q - 128) * v.scales[c];
-      } else if (v.kind == WeightKind::grid8) {
-        const uint8_t* block = panel + i / v.group * kPanel * (2 + v.group);
-        int q = block[kPanel * 2 + (i % v.group / 4 * kPanel + lane) * 4 + i % 4];
-        value = float(q - 128) * to_float(reinterpret_cast<const f16*>(block)[lane]);
-      } else {
-        const uint8_t* block = panel + i / v.group * kPanel * (4 + v.group / 2);
-        const f16* steps = reinterpret_cast<const f16*>(block);
-        int64_t j = i % v.group;
-        uint8_t byte = block[kPanel * 4 + (j / 8 * kPanel + lane) * 4 + j % 4];
-        value = float(j % 8 < 4 ? byte & 15 : byte >> 4) * to_float(steps[lane]) +
-                to_float(steps[kPanel + lane]);
-        if (v.scales) value *= v.scales[c];
-      }
-      out[row * v.k + i] = value;
+  const int64_t rows = view_.gated ? 2 * view_.n : view_.n;
+  parallel_for(rows, cpu::grain_for(view_.k * 4), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      int64_t c = view_.gated ? packed_channel(row / view_.n, 0, row % view_.n) : row;
+      unpack_channel(view_, c, out + row * view_.k);
     }
-  }
+  });
 }
 
 }  // namespace honed

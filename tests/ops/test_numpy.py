@@ -146,5 +146,7 @@ def test_without_torch():
             ops.softmax(x, -1), ops.rope(x, cos, sin), ops.embedding(np.zeros((1, 2, 3), np.int64), x[0, 0]),
         ):
             assert type(y) is np.ndarray and y.shape == x.shape
+        packed = ops.quantize_weight(x[0, 0])
+        assert type(packed.unpack()) is np.ndarray and np.array_equal(packed.unpack(), x[0, 0])
         """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -153,3 +153,16 @@ def test_numpy_needs_no_packing():
 def test_a_transposed_weight_is_not_copied():
     x, w = torch.randn(3, 5), torch.randn(5, 4)
     assert torch.allclose(ops.linear(x, w.T), x @ w, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(2, 0, 3), (2, 4, 0), (0, 4, 3)], ids=str)
+def test_gradients_of_nothing(sizes):
+    rows, inputs, outputs = sizes
+    x, w, b = draw(rows, inputs), draw(outputs, inputs), draw(outputs)
+    for y in (ops.linear(x, w, b), ops.matmul(x, w.mT) + b):
+        gradients = torch.autograd.grad(y.sum(), (x, w, b))
+        expected = torch.autograd.grad(F.linear(x, w, b).sum(), (x, w, b))
+        assert all(torch.equal(got, torchs) for got, torchs in zip(gradients, expected, strict=True))
+    assert torch.equal(
+        torch.autograd.grad(ops.linear(x[:1].sum(0), w).sum(), w)[0], x[:1].sum(0).expand_as(w)
+    )

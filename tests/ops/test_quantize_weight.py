@@ -1,5 +1,8 @@
 """The rounding of weights: how far from the original, and what is kept exactly."""
 
+import threading
+import time
+
 import pytest
 import torch
 
@@ -144,3 +147,32 @@ def test_importance_is_checked():
     ):
         with pytest.raises(ValueError, match="importance"):
             ops.quantize_weight(torch.randn(4, 8), "int4", importance=bad)
+
+
+@pytest.mark.parametrize("rows", ["int8", "float"])
+def test_scales_that_are_all_one(rows):
+    """They are not kept."""
+    w = torch.randint(-127, 128, (64, 40), generator=torch.Generator().manual_seed(0)).float()
+    w[:, 0] = 127
+    packed = ops.quantize_weight(w, "int8", rows=rows)
+    assert packed.nbytes == 64 * 40 + (64 * 24 if rows == "float" else 0)
+    assert torch.equal(packed.unpack(), w)
+    x = torch.eye(40)
+    assert torch.equal(ops.linear(x, packed), w.T)
+
+
+def test_unpacking_lets_other_threads_run():
+    packed = ops.quantize_weight(torch.ones(4096, 4096), "f32")
+    turns, done = 0, threading.Event()
+
+    def unpack():
+        packed.unpack()
+        done.set()
+
+    thread = threading.Thread(target=unpack)
+    thread.start()
+    while not done.is_set():
+        turns += 1
+        time.sleep(0)
+    thread.join()
+    assert turns > 10

@@ -132,14 +132,14 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, grad):
         input, weight, a, b = ctx.saved_tensors
         need, scale, s = ctx.needs_input_grad, ctx.scale, ctx.s
-        rows = grad.reshape(-1, grad.shape[-1])
+        rows = _rows(grad)
         d_input = d_weight = d_bias = d_a = d_b = None
         if need[0]:
             if ctx.packed is not None:
                 weight = ctx.packed.unpack().to(grad.dtype)
             lora = None if a is None else (b.mT, a.mT, s)
             d_input = ops.linear(grad, weight.mT, scale=scale, lora=lora)
-        x = None if input is None else input.reshape(-1, input.shape[-1])
+        x = None if input is None else _rows(input)
         if need[1]:
             d_weight = ops.matmul(rows.mT, x, scale=scale)
         if need[2]:
@@ -170,9 +170,14 @@ class MatmulFunction(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             shape = ctx.shapes[1]
             if len(shape) == 2:  # every matrix of a met the same b: their rows add up in one product
-                a, grad = a.reshape(-1, a.shape[-1]), grad.reshape(-1, grad.shape[-1])
+                a, grad = _rows(a), _rows(grad)
             d_b = _reduce(ops.matmul(a.mT, grad, scale=ctx.scale), shape)
         return d_a, d_b, None
+
+
+def _rows(tensor):
+    """As a matrix; ``reshape(-1, 0)`` could not tell how many rows."""
+    return tensor.flatten(0, -2) if tensor.dim() > 1 else tensor.unsqueeze(0)
 
 
 def _reduce(grad, shape):
