@@ -52,8 +52,9 @@ const cpu::KernelTable& table() { return cpu::kernels(); }
 // result is in `block`, a thread's own for few rows, else the shared one.
 void prepare(Crew& crew, const Description& d, const NormWeight* norm, const PackedView& w,
              const float* x, int64_t x_stride, int64_t m, float* h, void* block, LinearRows* rows) {
-  LinearRowsArgs round = linear_rows_args(w, m, block, rows);
-  bool rounds = rounds_rows(w);
+  const bool rounds = rounds_rows(w);
+  LinearRowsArgs round{};
+  if (rounds) round = linear_rows_args(w, m, block, rows);
   auto some = [&](int64_t begin, int64_t end) {
     const float* from = x;
     int64_t stride = x_stride;
@@ -76,8 +77,7 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
       round.dtype = DType::f32;
       table().linear_rows(round, begin, end);
     } else {
-      rows->x = from;
-      rows->x_stride = stride;
+      *rows = {from, stride};
     }
   };
   if (m <= kOwnRows) {

@@ -49,28 +49,21 @@ int64_t linear_items(const PackedView& w, int64_t m) {
 }
 
 int64_t linear_rows_bytes(const PackedView& w, int64_t m) {
-  if (!rounds_rows(w)) return m * w.k * 4;
-  return m * (q_stride_of(w) + groups_of(w) * 8);
+  return rounds_rows(w) ? m * (q_stride_of(w) + groups_of(w) * 8) : 0;
 }
 
 LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows) {
   LinearRowsArgs args{};
   args.k = w.k;
   args.k_padded = w.k_padded;
-  char* at = static_cast<char*>(block);
-  if (rounds_rows(w)) {
-    args.group = w.group;
-    args.sum_times = w.kind == WeightKind::int8 ? -128 : 1;
-    args.q = reinterpret_cast<int8_t*>(at);
-    args.q_stride = q_stride_of(w);
-    args.scale = reinterpret_cast<float*>(at + m * args.q_stride);
-    args.sum = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
-    *rows = {nullptr, 0, args.q, args.q_stride, args.scale, args.sum};
-    if (w.kind == WeightKind::int8 && w.group >= kLongGroup) rows->way = way_of_int8(m);
-  } else {
-    args.copy = reinterpret_cast<float*>(at);
-    *rows = {args.copy, w.k};
-  }
+  args.group = w.group;
+  args.sum_times = w.kind == WeightKind::int8 ? -128 : 1;
+  args.q = static_cast<int8_t*>(block);
+  args.q_stride = q_stride_of(w);
+  args.scale = reinterpret_cast<float*>(args.q + m * args.q_stride);
+  args.sum = reinterpret_cast<int32_t*>(args.scale + m * groups_of(w));
+  *rows = {nullptr, 0, args.q, args.q_stride, args.scale, args.sum};
+  if (w.kind == WeightKind::int8 && w.group >= kLongGroup) rows->way = way_of_int8(m);
   return args;
 }
 
@@ -89,15 +82,6 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
   HONED_CHECK(!epilogue.left || !w.gated, "linear: plus beside a gated weight, expected none");
   const int64_t m = x.size(0);
   check_plus("linear", epilogue, m, w.n, x.dtype);
-  Destination to{y.data, y.stride(0), 1, y.dtype};
-  to.activation = epilogue.activation;
-  to.scale = epilogue.scale;
-  to.bias = w.bias;
-  if (residual) {
-    to.residual = residual->data;
-    to.residual_row = residual->stride(0);
-    to.residual_col = 1;
-  }
   // Few outputs leave most of a panel empty: dot products with the rows of x do not.
   constexpr int64_t kFewOutputs = 16;
   if (w.kind == WeightKind::f32 && x.dtype == DType::f32 && w.n <= kFewOutputs && m > kPanel) {
@@ -106,6 +90,15 @@ void linear(const TensorView& y, const TensorView& x, const PackedView& w,
     Epilogue all = epilogue;
     if (w.bias) all.bias = &bias;
     return matmul(y, x, columns, all);
+  }
+  Destination to{y.data, y.stride(0), 1, y.dtype};
+  to.activation = epilogue.activation;
+  to.scale = epilogue.scale;
+  to.bias = w.bias;
+  if (residual) {
+    to.residual = residual->data;
+    to.residual_row = residual->stride(0);
+    to.residual_col = 1;
   }
   Strided rows{x.data, x.dtype, x.stride(0), 1};
   if (!rounds_rows(w)) return multiply(rows, m, w, to, epilogue);

@@ -122,21 +122,20 @@ struct LinearArgs {
 // Items: a panel (of a gated weight: two) times a block of rows; blocks are the slower index.
 int64_t linear_items(const PackedView& w, int64_t m);
 
-// Rows [begin, end) of x (any float type, unit column stride) to f32 or to int8 with scales.
+// Rows [begin, end) of x (any float type, unit column stride) to int8 with scales.
 struct LinearRowsArgs {
   const void* x;
   int64_t x_stride;
   DType dtype;
   int64_t k, k_padded;
-  float* copy;  // (M, k), or
-  int group;    // 0: to f32
-  int sum_times;
+  int group, sum_times;
   int8_t* q;
   int64_t q_stride;
   float* scale;
   int32_t* sum;
 };
-// What `rows` of a weight need, carved from one block of linear_rows_bytes(w, m).
+// What the rows of a weight that rounds them need, carved from one block of linear_rows_bytes(w, m);
+// no bytes for other weights.
 int64_t linear_rows_bytes(const PackedView& w, int64_t m);
 LinearRowsArgs linear_rows_args(const PackedView& w, int64_t m, void* block, LinearRows* rows);
 

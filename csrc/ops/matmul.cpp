@@ -127,7 +127,8 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
   const bool ready = x.dtype == held && x.col == 1 &&
                      (!rows_collide(x.row * size) || m <= kMatmulRows || k * size <= 2048);
   const int64_t row = ready ? x.row : padded_row(k, size);
-  const int64_t blocks = ceil_div(m, kBlockRows), items = linear_items(w, 1) * blocks;
+  const int64_t blocks = ceil_div(m, kBlockRows), units = linear_items(w, 1);
+  const int64_t items = units * blocks;
   const int threads = cpu::threads_for(m * w.n * k / 8);
   const int64_t block_bytes = ready ? 0 : std::min<int64_t>(m, kBlockRows) * row * size;
   Scratch scratch(threads * block_bytes);
@@ -140,7 +141,7 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
     }
     // A block of rows at a time: what was arranged of it is still in the second cache.
     char* own = scratch.as<char>() + team.rank * block_bytes;
-    const int64_t units = linear_items(w, 1), stop = team.end(items);
+    const int64_t stop = team.end(items);
     for (int64_t item = team.begin(items); item < stop;) {
       const int64_t b = item / units, end = std::min(stop, (b + 1) * units);
       const int64_t first = m * b / blocks, count = m * (b + 1) / blocks - first;

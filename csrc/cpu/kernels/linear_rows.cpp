@@ -1,4 +1,4 @@
-// Rows of x to f32, or to int8 with a scale and a sum a group.
+// Rows of x to int8 with a scale and a sum a group.
 #include "cpu/visit.h"
 #include "ops/linear.h"
 
@@ -30,11 +30,6 @@ template <class T>
 void rows(const LinearRowsArgs& a, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
-    if (a.group == 0) {
-      float* to = a.copy + r * a.k;
-      for_lanes(a.k, [&](int64_t i, int n) { store(to + i, load(x + i, n), n); });
-      continue;
-    }
     int64_t groups = (a.k_padded + a.group - 1) / a.group;
     for (int64_t g = 0; g < groups; ++g) {
       int64_t k = g * a.group, left = a.k - k, left_padded = a.k_padded - k;
