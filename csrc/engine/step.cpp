@@ -183,8 +183,8 @@ AttentionArgs attention_args(const Step& s, int64_t index) {
   a.kv_dtype = s.cache.dtype();
   a.scale = d.attention_scale;
   a.softcap = d.attention_softcap;
-  a.causal = true;
-  a.causal_offset = s.cache.length();
+  a.window_left = kNoWindow;
+  a.offset = s.cache.length();
   a.key_mask = s.tokens.mask;
   a.key_mask_stride = s.mask_stride;
   a.partial = s.buffers.partial;

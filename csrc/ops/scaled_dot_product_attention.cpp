@@ -57,10 +57,9 @@ void set_mask(AttentionArgs& args, const TensorView& mask) {
     fits = mask.size(-d) == full[4 - d] || mask.size(-d) == 1;
   HONED_CHECK(fits, kName, ": mask has shape ", shape_of(mask), ", expected it to broadcast to [",
               full[0], ", ", full[1], ", ", full[2], ", ", full[3], "]");
-  args.mask = mask.data;
-  args.mask_dtype = mask.dtype;
+  args.mask = {mask.data, mask.dtype, {}};
   for (int d = 1; d <= 4; ++d)
-    args.mask_stride[4 - d] = d <= mask.ndim && mask.size(-d) != 1 ? mask.stride(-d) : 0;
+    args.mask.stride[4 - d] = d <= mask.ndim && mask.size(-d) != 1 ? mask.stride(-d) : 0;
 }
 
 }  // namespace
@@ -110,7 +109,8 @@ void scaled_dot_product_attention(const TensorView& out, const TensorView& q, co
   args.value_dim = v.size(3);
   args.dtype = q.dtype, args.kv_dtype = k.dtype;
   args.scale = scale, args.softcap = softcap;
-  args.causal = causal, args.causal_offset = causal_offset;
+  args.window_left = kNoWindow, args.window_right = causal ? 0 : kNoWindow;
+  args.offset = causal_offset;
   if (mask) set_mask(args, *mask);
   if (key_mask) {
     HONED_CHECK_TYPE(key_mask->dtype == DType::boolean || key_mask->dtype == DType::u8, kName,

@@ -20,8 +20,7 @@ HONED_INLINE int64_t block_rows(const AttentionArgs& a) {
 
 // Keys that query t may see: the first so many.
 HONED_INLINE int64_t keys_end(const AttentionArgs& a, int64_t t) {
-  if (!a.causal) return a.kv_len;
-  int64_t end = t + a.causal_offset + 1;
+  int64_t end = t + a.offset + a.window_right + 1;
   return end < 0 ? 0 : end < a.kv_len ? end : a.kv_len;
 }
 
@@ -77,16 +76,16 @@ HONED_INLINE void store_result(const AttentionArgs& a, int64_t b, int64_t h, int
 // Key k0 of row (b, h, t) of a boolean mask.
 HONED_INLINE const uint8_t* mask_row(const AttentionArgs& a, int64_t b, int64_t h, int64_t t,
                                      int64_t k0) {
-  return static_cast<const uint8_t*>(a.mask) + b * a.mask_stride[0] + h * a.mask_stride[1] +
-         t * a.mask_stride[2] + k0 * a.mask_stride[3];
+  return static_cast<const uint8_t*>(a.mask.data) + b * a.mask.stride[0] + h * a.mask.stride[1] +
+         t * a.mask.stride[2] + k0 * a.mask.stride[3];
 }
 
 // score[k * step] += mask[b, h, t, k0 + k], or -infinity where a boolean mask says no; at most
 // kDecodeKeys
 HONED_INLINE void add_mask(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int64_t k0,
                            int keys, float* score, int64_t step) {
-  int64_t along = a.mask_stride[3];
-  if (a.mask_dtype == DType::boolean) {
+  int64_t along = a.mask.stride[3];
+  if (a.mask.dtype == DType::boolean) {
     const uint8_t* seen = mask_row(a, b, h, t, k0);
     if (along == 1 && all_of(seen, keys)) return;
     for (int k = 0; k < keys; ++k)
@@ -94,9 +93,9 @@ HONED_INLINE void add_mask(const AttentionArgs& a, int64_t b, int64_t h, int64_t
     return;
   }
   alignas(64) float values[kDecodeKeys];
-  int64_t at = b * a.mask_stride[0] + h * a.mask_stride[1] + t * a.mask_stride[2] + k0 * along;
-  visit_float(a.mask_dtype, [&](auto tag) {
-    const auto* mask = static_cast<const typename decltype(tag)::type*>(a.mask) + at;
+  int64_t at = b * a.mask.stride[0] + h * a.mask.stride[1] + t * a.mask.stride[2] + k0 * along;
+  visit_float(a.mask.dtype, [&](auto tag) {
+    const auto* mask = static_cast<const typename decltype(tag)::type*>(a.mask.data) + at;
     if (along == 1)
       for_lanes(keys, [&](int64_t i, int n) { store(values + i, load(mask + i, n), n); });
     else

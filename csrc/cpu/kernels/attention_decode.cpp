@@ -134,7 +134,7 @@ HONED_INLINE void weigh(const AttentionArgs& a, const Chunk& c, int64_t h, int64
     for (int k = 0; k < c.keys; ++k)
       if (!seen[k]) score[k] = kMinusInf;
   }
-  if (a.mask) add_mask(a, c.b, h, t, c.first, c.keys, score, 1);
+  if (a.mask.data) add_mask(a, c.b, h, t, c.first, c.keys, score, 1);
   for (int64_t k = keys_end(a, t) - c.first, from = k < 0 ? 0 : k; from < c.keys; ++from)
     score[from] = kMinusInf;
   vf most = set1(kLowest);

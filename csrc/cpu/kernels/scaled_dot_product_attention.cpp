@@ -175,7 +175,7 @@ class Block {
   // True where no row sees one of these keys, as far as that is quickly said.
   bool hidden(int64_t k0, int keys) const {
     if (a_.key_mask && none_of(a_.key_mask + b_ * a_.key_mask_stride + k0, keys)) return true;
-    if (!a_.mask || a_.mask_dtype != DType::boolean || a_.mask_stride[3] != 1) return false;
+    if (!a_.mask.data || a_.mask.dtype != DType::boolean || a_.mask.stride[3] != 1) return false;
     for (int r = 0; r < rows_; ++r)
       if (!none_of(mask_row(a_, b_, g_ * group_ + head_of(r), query_of(r), k0), keys)) return false;
     return true;
@@ -189,13 +189,13 @@ class Block {
 
   void mask(int64_t k0, int keys) {
     if (a_.key_mask) hide_keys(a_.key_mask + b_ * a_.key_mask_stride + k0, 1, keys);
-    if (a_.mask && a_.mask_dtype == DType::boolean && a_.mask_stride[1] == 0 &&
-        a_.mask_stride[2] == 0)
-      hide_keys(mask_row(a_, b_, 0, 0, k0), a_.mask_stride[3], keys);
-    else if (a_.mask)
+    if (a_.mask.data && a_.mask.dtype == DType::boolean && a_.mask.stride[1] == 0 &&
+        a_.mask.stride[2] == 0)
+      hide_keys(mask_row(a_, b_, 0, 0, k0), a_.mask.stride[3], keys);
+    else if (a_.mask.data)
       for (int r = 0; r < rows_; ++r)
         add_mask(a_, b_, g_ * group_ + head_of(r), query_of(r), k0, keys, score_ + r, ld_);
-    if (a_.causal && k0 + keys > keys_end(a_, row0_ / group_)) {
+    if (k0 + keys > keys_end(a_, row0_ / group_)) {
       alignas(64) float seen[64];  // keys of this block that a row sees
       for (int r = 0; r < vecs_ * kLanes; ++r)
         seen[r] = float(keys_end(a_, (row0_ + (r < rows_ ? r : rows_ - 1)) / group_) - k0);
