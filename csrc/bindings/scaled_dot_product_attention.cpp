@@ -33,7 +33,10 @@ class Heads {
 
 }  // namespace
 
+void bind_attention_backward(py::module_& m);
+
 void bind_scaled_dot_product_attention(py::module_& m) {
+  bind_attention_backward(m);
   m.def(
       "scaled_dot_product_attention",
       [](const Tensor& query, const Tensor& key, const Tensor& value,
