@@ -16,35 +16,30 @@ constexpr int64_t kItems = 8;  // at least, where there are so many blocks
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Blocks of query rows of a key head, of the longest sequence.
 int64_t blocks_of(const AttentionArgs& a) {
-  return a.heads / a.kv_heads * ceil_div(a.q_len, kBackwardRows);
+  return ceil_div(a.heads / a.kv_heads * a.q_len, kBackwardRows);
 }
+
+int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }  // vectors of every level
 
 }  // namespace
-
-int64_t attention_backward_padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-
-int64_t attention_backward_floats(const AttentionBackwardArgs& args) {
-  const AttentionArgs& a = args.forward;
-  int64_t dims = attention_backward_padded(a.head_dim) + attention_backward_padded(a.value_dim);
-  int64_t blocks = a.kv_len > args.chunk ? ceil_div(blocks_of(a), args.parts) : 1;
-  return 2 * (args.chunk + kBackwardRows) * dims + 3 * kBackwardRows * kBackwardRows +
-         blocks * kBackwardRows * attention_backward_padded(a.head_dim);
-}
 
 void attention_backward(AttentionBackwardArgs args) {
   const AttentionArgs& a = args.forward;
   if (a.batch * a.heads == 0) return;
-  int64_t head_dim = attention_backward_padded(a.head_dim),
-          dims = head_dim + attention_backward_padded(a.value_dim);
-  int64_t most = kChunkFloats / (2 * std::max<int64_t>(dims, 1)) / kBackwardRows * kBackwardRows;
-  args.chunk = std::clamp(ceil_div(a.kv_len, kBackwardRows) * kBackwardRows, kBackwardRows,
-                          std::max(most, kBackwardRows));
-  int64_t groups = a.batch * a.kv_heads;
+  const int64_t dim = padded(a.head_dim), dims = dim + padded(a.value_dim);
+  const int64_t groups = a.batch * a.kv_heads, keys = ceil_div(a.kv_len, kBackwardRows);
+  const int64_t most = kChunkFloats / (2 * std::max<int64_t>(dims, 1)) / kBackwardRows;
+  args.chunk = kBackwardRows * std::clamp<int64_t>(keys, 1, std::max<int64_t>(most, 1));
   args.parts = std::clamp<int64_t>(ceil_div(kItems, groups), 1, std::max<int64_t>(blocks_of(a), 1));
+  args.block_floats = kBackwardRows * (2 * dims + 3 * kBackwardRows);
+  const int64_t kept_blocks = a.kv_len > args.chunk ? ceil_div(blocks_of(a), args.parts) : 1;
+  const int64_t floats =
+      args.block_floats + 2 * args.chunk * dims + kept_blocks * kBackwardRows * dim;
   const cpu::KernelTable& table = cpu::kernels();
 
-  int64_t rows = a.batch * a.heads * a.q_len;
+  const int64_t rows = a.heads * (a.q_starts ? a.q_starts[a.batch] : a.batch * a.q_len);
   Scratch delta(rows * int64_t(sizeof(float)));
   args.delta = delta.as<float>();
   cpu::run(table.attention_backward_delta, args, rows, cpu::grain_for(a.value_dim / 4));
@@ -52,7 +47,6 @@ void attention_backward(AttentionBackwardArgs args) {
   int64_t items = groups * args.parts;
   int64_t each = 5 * a.q_len * a.kv_len * dims / 16 * (a.heads / a.kv_heads) / args.parts;
   int threads = int(std::min<int64_t>(cpu::threads_for(items * each), items));
-  int64_t floats = attention_backward_floats(args);
   Scratch scratch(threads * floats * int64_t(sizeof(float)));
   Scratch partial((args.parts > 1 ? items * a.kv_len * dims : 0) * int64_t(sizeof(float)));
   args.partial = partial.as<float>();

@@ -25,14 +25,11 @@ struct AttentionBackwardArgs {
   void *dq, *dk, *dv;  // of the types of q, k and v; nullptr: not wanted
   int64_t dout_stride[3], dq_stride[3], dk_stride[3], dv_stride[3];  // batch, head, time
   float* delta;                                                      // (B,H,T)
+  int64_t block_floats;                                              // of scratch, a block of rows
   int64_t chunk, parts;                                              // keys a chunk; see above
-  float* scratch;  // attention_backward_floats() of them, of this thread
+  float* scratch;                                                    // of this thread
   float* partial;  // (B,Hkv,parts,S,D+Dv), both padded; parts > 1 only
 };
-
-// What kernel and op agree on.
-int64_t attention_backward_padded(int64_t head_dim);  // to a vector of every level
-int64_t attention_backward_floats(const AttentionBackwardArgs& args);
 
 // args.forward, dout and the gradients wanted are filled in and fit together.
 void attention_backward(AttentionBackwardArgs args);
