@@ -74,6 +74,11 @@ class QueryRows {
   // Products to what the softmax takes.
   void finish(const Scores& s, float scale) const {
     cap(s, scale);
+    add_and_hide(s);
+  }
+
+  // Capped scores to what the softmax takes.
+  void add_and_hide(const Scores& s) const {
     add_positions(s);
     if (a.mask.data) add(a.mask, mask_at_, s);
     if (a.bias.data) add(a.bias, bias_at_, s);
