@@ -2,6 +2,7 @@
 #include "ops/_attention_backward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/arena.h"
 #include "cpu/dispatch.h"
@@ -22,6 +23,38 @@ int64_t blocks_of(const AttentionArgs& a) {
 }
 
 int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }  // vectors of every level
+
+// Runs a kernel with scratch memory of its own for every thread.
+void run(cpu::Kernel<AttentionBackwardArgs> kernel, const AttentionBackwardArgs& args,
+         int64_t items, int64_t operations, int64_t floats) {
+  const int threads = int(std::min<int64_t>(cpu::threads_for(operations), items));
+  if (threads == 0) return;
+  Scratch scratch(threads * floats * int64_t(sizeof(float)));
+  run_team(threads, [&](const Team& team) {
+    AttentionBackwardArgs own = args;
+    own.scratch = scratch.as<float>() + team.rank * floats;
+    kernel(own, team.begin(items), team.end(items));
+  });
+}
+
+void add_sinks(const AttentionBackwardArgs& args, int64_t rows) {
+  const AttentionArgs& a = args.forward;
+  const int64_t each = a.q_starts ? rows / a.heads : a.q_len;
+  for (int64_t h = 0; h < a.heads; ++h) {
+    double sum = 0;
+    for (int64_t first = h * each; first < rows; first += a.heads * each)
+      for (int64_t i = first; i < first + each; ++i)
+        if (std::isfinite(a.lse[i]))
+          sum -= std::exp(double(a.sinks[h]) - double(a.lse[i])) * double(args.delta[i]);
+    args.dsinks[h] = float(sum);
+  }
+}
+
+int64_t bias_items(const AttentionBackwardArgs& args) {
+  const AttentionArgs& a = args.forward;
+  return (args.dbias_stride[0] ? a.batch : 1) * (args.dbias_stride[1] ? a.heads : 1) *
+         (args.dbias_stride[2] ? ceil_div(a.q_len, kBackwardRows) : 1);
+}
 
 }  // namespace
 
@@ -44,20 +77,20 @@ void attention_backward(AttentionBackwardArgs args) {
   args.delta = delta.as<float>();
   cpu::run(table.attention_backward_delta, args, rows, cpu::grain_for(a.value_dim / 4));
 
-  int64_t items = groups * args.parts;
-  int64_t each = 5 * a.q_len * a.kv_len * dims / 16 * (a.heads / a.kv_heads) / args.parts;
-  int threads = int(std::min<int64_t>(cpu::threads_for(items * each), items));
-  Scratch scratch(threads * floats * int64_t(sizeof(float)));
+  const int64_t items = groups * args.parts;
+  const int64_t product = a.batch * a.heads * a.q_len * a.kv_len * dims / 16;
   Scratch partial((args.parts > 1 ? items * a.kv_len * dims : 0) * int64_t(sizeof(float)));
   args.partial = partial.as<float>();
-  run_team(threads, [&](const Team& team) {
-    AttentionBackwardArgs own = args;
-    own.scratch = scratch.as<float>() + team.rank * floats;
-    table.attention_backward(own, team.begin(items), team.end(items));
-  });
-  if (args.parts > 1)
-    cpu::run(table.attention_backward_combine, args, groups * a.kv_len,
-             cpu::grain_for(args.parts * dims / 4));
+  if (args.dq || args.dk || args.dv) {
+    run(table.attention_backward, args, items, 3 * product, floats);
+    if (args.parts > 1)
+      cpu::run(table.attention_backward_combine, args, groups * a.kv_len,
+               cpu::grain_for(args.parts * dims / 4));
+  }
+  if (args.dbias)
+    run(table.attention_backward_bias, args, bias_items(args), product,
+        args.block_floats + kBackwardRows * dims);
+  if (args.dsinks) add_sinks(args, rows);
 }
 
 }  // namespace honed

@@ -24,11 +24,14 @@ struct AttentionBackwardArgs {
   const void* dout;
   void *dq, *dk, *dv;  // of the types of q, k and v; nullptr: not wanted
   int64_t dout_stride[3], dq_stride[3], dk_stride[3], dv_stride[3];  // batch, head, time
-  float* delta;                                                      // (B,H,T)
-  int64_t block_floats;                                              // of scratch, a block of rows
-  int64_t chunk, parts;                                              // keys a chunk; see above
-  float* scratch;                                                    // of this thread
-  float* partial;  // (B,Hkv,parts,S,D+Dv), both padded; parts > 1 only
+  float* dbias;             // of the bias's shape, contiguous; nullptr: not wanted
+  int64_t dbias_stride[4];  // 0 broadcasts
+  float* dsinks;            // (H); nullptr: not wanted
+  float* delta;             // (B,H,T)
+  int64_t block_floats;     // of scratch, a block of rows
+  int64_t chunk, parts;     // keys a chunk; see above
+  float* scratch;           // of this thread
+  float* partial;           // (B,Hkv,parts,S,D+Dv), both padded; parts > 1 only
 };
 
 // args.forward, dout and the gradients wanted are filled in and fit together.
