@@ -46,7 +46,7 @@ void add_sinks(const AttentionBackwardArgs& args, int64_t rows) {
       for (int64_t i = first; i < first + each; ++i)
         if (std::isfinite(a.lse[i]))
           sum -= std::exp(double(a.sinks[h]) - double(a.lse[i])) * double(args.delta[i]);
-    args.dsinks[h] = float(sum);
+    static_cast<float*>(args.dsinks)[h] = float(sum);
   }
 }
 
@@ -61,6 +61,12 @@ int64_t bias_items(const AttentionBackwardArgs& args) {
 void attention_backward(AttentionBackwardArgs args) {
   const AttentionArgs& a = args.forward;
   if (a.batch * a.heads == 0) return;
+  const cpu::KernelTable& table = cpu::kernels();
+  if (a.dtype == DType::f64) {
+    const int64_t items = a.batch * a.kv_heads;
+    cpu::run(table.attention_backward_f64, args, items, args.dbias || args.dsinks ? items : 1);
+    return;
+  }
   const int64_t dim = padded(a.head_dim), dims = dim + padded(a.value_dim);
   const int64_t groups = a.batch * a.kv_heads, keys = ceil_div(a.kv_len, kBackwardRows);
   const int64_t most = kChunkFloats / (2 * std::max<int64_t>(dims, 1)) / kBackwardRows;
@@ -70,7 +76,6 @@ void attention_backward(AttentionBackwardArgs args) {
   const int64_t kept_blocks = a.kv_len > args.chunk ? ceil_div(blocks_of(a), args.parts) : 1;
   const int64_t floats =
       args.block_floats + 2 * args.chunk * dims + kept_blocks * kBackwardRows * dim;
-  const cpu::KernelTable& table = cpu::kernels();
 
   const int64_t rows = a.heads * (a.q_starts ? a.q_starts[a.batch] : a.batch * a.q_len);
   Scratch delta(rows * int64_t(sizeof(float)));

@@ -1,6 +1,6 @@
 // Gradients of scaled_dot_product_attention, from its operands, its result and its lse:
 //
-// delta[t] = sum_d dout[t,d] out[t,d]      w[t,s] = exp(scores[t,s] - lse[t])
+// delta[t] = sum_d dout[t,d] out[t,d] - dlse[t]      w[t,s] = exp(scores[t,s] - lse[t])
 // dw = keep / (1 - dropout) * (dout v^T)   ds = w * (dw - delta)
 // dv = (w keep / (1 - dropout))^T dout     dbias = ds, summed over what the bias broadcasts
 // du = ds * (1 - tanh^2) with softcap      dq = scale * du k      dk = scale * du^T q
@@ -22,11 +22,12 @@ inline constexpr int64_t kBackwardRows = 64;  // query rows, and keys, of a bloc
 struct AttentionBackwardArgs {
   AttentionArgs forward;  // as the forward had them, with out and lse
   const void* dout;
+  const void* dlse;    // like lse; nullptr: none
   void *dq, *dk, *dv;  // of the types of q, k and v; nullptr: not wanted
   int64_t dout_stride[3], dq_stride[3], dk_stride[3], dv_stride[3];  // batch, head, time
-  float* dbias;             // of the bias's shape, contiguous; nullptr: not wanted
+  void* dbias;              // of the bias's shape, contiguous; nullptr: not wanted
   int64_t dbias_stride[4];  // 0 broadcasts
-  float* dsinks;            // (H); nullptr: not wanted
+  void* dsinks;             // (H); nullptr: not wanted
   float* delta;             // (B,H,T)
   int64_t block_floats;     // of scratch, a block of rows
   int64_t chunk, parts;     // keys a chunk; see above

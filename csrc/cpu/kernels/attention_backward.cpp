@@ -192,7 +192,8 @@ void attention_backward_delta(const AttentionBackwardArgs& args, int64_t begin, 
       vf sum = zero();
       for_lanes(a.value_dim,
                 [&](int64_t d, int n) { sum = fmadd(load(out + d, n), load(dout + d, n), sum); });
-      args.delta[i] = reduce_add(sum);
+      args.delta[i] =
+          reduce_add(sum) - (args.dlse ? static_cast<const float*>(args.dlse)[i] : 0.0f);
     });
   }
 }

@@ -46,7 +46,8 @@ class BiasItem {
     QueryRows rows(single_, span, h, row, kMaxRows);
     const int64_t g = h / (args_.forward.heads / args_.forward.kv_heads);
     const int64_t* stride = args_.dbias_stride;
-    float* to = args_.dbias + span.b * stride[0] + h * stride[1] + row * stride[2];
+    float* to =
+        static_cast<float*>(args_.dbias) + span.b * stride[0] + h * stride[1] + row * stride[2];
     block_.take(rows);
     int64_t begin = rows.first_seen(0) / kMaxRows * kMaxRows, end = rows.end_seen(rows.vecs);
     for (int64_t k0 = begin; k0 < end; k0 += kMaxRows) {
