@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_product_rate.h"
 
 namespace honed {
 
@@ -70,7 +71,7 @@ bool attention_splits(const AttentionArgs& args) {
 
 int64_t attention_block_rows(const AttentionArgs& args) {
   int64_t size = std::max(args.head_dim, args.value_dim);
-  return size <= 64 ? 64 : size <= 128 ? 32 : 16;
+  return size <= 128 ? 64 : size <= 256 ? 32 : 16;
 }
 
 int64_t attention_chunks(const AttentionArgs& args) {
@@ -108,6 +109,8 @@ void scaled_dot_product_attention(const TensorView& out, const TensorView& q, co
   args.q_len = q.size(2), args.kv_len = k.size(2), args.head_dim = q.size(3),
   args.value_dim = v.size(3);
   args.dtype = q.dtype, args.kv_dtype = k.dtype;
+  args.dots = q.dtype == DType::bf16 && k.dtype == DType::bf16 &&
+              way_of_bf16(attention_block_rows(args)) != Way::plain;
   args.scale = scale, args.softcap = softcap;
   args.window_left = kNoWindow, args.window_right = causal ? 0 : kNoWindow;
   args.offset = causal_offset;

@@ -245,8 +245,8 @@ def test_refusals():
         _core_call(q, torch.randn(2, 3, 7, 16), torch.randn(2, 3, 7, 16))
     with pytest.raises(ValueError, match=r"expected \(B,H,T,D\)"):
         _core_call(q, k[..., :8], v)
-    with pytest.raises(ValueError, match="head sizes 300 and 300, expected at most 256"):
-        _core_call(*[torch.zeros(1, 1, 2, 300)] * 3)
+    with pytest.raises(ValueError, match="head sizes 600 and 600, expected at most 512"):
+        _core_call(*[torch.zeros(1, 1, 2, 600)] * 3)
     with pytest.raises(ValueError, match=r"key_mask has shape \[2, 6\], expected \[2, 7\]"):
         _core_call(q, k, v, key_mask=torch.ones(2, 6, dtype=torch.bool))
     with pytest.raises(TypeError, match="key is float32"):
