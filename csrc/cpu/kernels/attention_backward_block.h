@@ -82,7 +82,7 @@ class BackwardBlock {
     backward_product(n, {value.data, value.stride, 1}, a_.value_dim, dout_t_ + at, kMaxRows,
                      v1 - v0, dscore + at, kMaxRows, false);
     Scores scores{weight, kMaxRows, k0, n, v0, v1}, dscores{dscore, kMaxRows, k0, n, v0, v1};
-    rows.cap(scores, 1.0f);
+    if (a_.softcap != 0.0f) rows.cap(scores, 1.0f);
     bool capped = a_.softcap != 0.0f && before_cap;
     if (capped) {
       vf from = set1(1.0f / a_.softcap);

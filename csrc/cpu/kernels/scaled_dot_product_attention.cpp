@@ -107,8 +107,12 @@ class Block {
     constexpr int64_t per = Kind::count;
     int64_t n = to - from, at = v0 * kLanes;
     Left<T> keys{keys_.data + from * keys_.row, keys_.row, keys_.step};
-    product<Kind>(keys, n, (a_.head_dim + per - 1) / per, query_ + at, score_ + at, ld_, v1 - v0,
-                  nullptr);
+    int64_t steps = (a_.head_dim + per - 1) / per, piece = a_.mask.data || a_.bias.data ? 12 : n;
+    for (int64_t k = 0; k < n; k += piece) {
+      if (v1 - v0 > 1) rows_.prefetch(k0 + from, n, int(k / piece), int((n + piece - 1) / piece));
+      product<Kind>({keys.data + k * keys.row, keys.row, keys.step}, smaller(piece, n - k), steps,
+                    query_ + at, score_ + k * ld_ + at, ld_, v1 - v0, nullptr);
+    }
     Scores scores{score_, ld_, k0 + from, int(n), v0, v1};
     rows_.finish(scores, factor_);
     for (int v = v0; v < v1; ++v) weigh(scores, v);
