@@ -59,13 +59,17 @@ class Attention(torch.autograd.Function):
         *inputs, out, lse = ctx.saved_tensors
         need = ctx.needs_input_grad[:5]
         none = (None,) * 7
-        given = [g for g in (dout, dlse) if g is not None]
-        if torch.is_grad_enabled() and any(g.requires_grad for g in given):
-            composed = lambda *five: _composed(*five, *inputs[5:], *ctx.numbers)  # noqa: E731
-            grads = [torch.zeros_like(t) if g is None else g for g, t in ((dout, out), (dlse, lse))]
-            return *again(composed, inputs[:5], grads, need), *none
+        given = [(i, g) for i, g in enumerate((dout, dlse)) if g is not None]
         if not given:
             return (None,) * 12
+        if torch.is_grad_enabled() and any(g.requires_grad for _, g in given):
+            which, grads = zip(*given, strict=True)
+
+            def composed(*five):
+                both = _composed(*five, *inputs[5:], *ctx.numbers)
+                return [both[i] for i in which]
+
+            return *again(composed, inputs[:5], grads, need), *none
         dout = torch.zeros_like(out) if dout is None else dout
         query, key, value, bias, sinks, attn_mask, key_mask, alibi_slopes, *sequences = inputs
         found = _backward(
@@ -117,9 +121,45 @@ def _composed(
     scale, softcap, dropout_p, left, right, offset, offset_from_end, seed,
 ):  # fmt: skip
     """The same in torch ops."""
-    return attention(
-        query, key, value, attn_mask, dropout_p, False, scale, True, window=(left, right),
-        query_offset="end" if offset_from_end else offset, softcap=softcap, bias=bias,
-        alibi_slopes=alibi_slopes, sinks=sinks, key_mask=key_mask, cu_seqlens_q=cu_seqlens_q,
-        cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, return_lse=True, seed=seed,
-    )  # fmt: skip
+
+    def run(value):
+        return attention(
+            query, key, value, attn_mask, 0.0, False, scale, True, window=(left, right),
+            query_offset="end" if offset_from_end else offset, softcap=softcap, bias=bias,
+            alibi_slopes=alibi_slopes, sinks=sinks, key_mask=key_mask, cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_k=cu_seqlens_k, seqused_k=seqused_k, return_lse=True,
+        )  # fmt: skip
+
+    if not dropout_p:
+        return run(value)
+    if cu_seqlens_q is not None or cu_seqlens_k is not None:
+        raise NotImplementedError(
+            "scaled_dot_product_attention: gradients of gradients with dropout and cu_seqlens"
+        )
+    (batch, heads, queries, _), keys = query.shape, key.shape[2]
+    each = torch.eye(keys, dtype=query.dtype).expand(*key.shape[:2], keys, keys)
+    weights, lse = run(each)
+    kept = _kept(seed, batch * heads * queries, keys, dropout_p).view_as(weights)
+    value = value.repeat_interleave(heads // value.shape[1], 1).to(query.dtype)
+    return weights * kept / (1 - dropout_p) @ value, lse
+
+
+def _kept(seed, rows, columns, p):
+    """(rows, columns): what dropout keeps, as ``csrc/core/rng.h`` draws it."""
+
+    def signed(x):
+        x %= 1 << 64
+        return x - (x >> 63 << 64)
+
+    def mix(x):
+        for by, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            x = (x ^ (x >> by & (1 << 64 - by) - 1)) * signed(factor)
+        return x
+
+    golden, low = 0x9E3779B97F4A7C15, (1 << 32) - 1
+    row = mix(torch.tensor(signed(seed + golden))) + torch.arange(1, rows + 1)[:, None] * signed(golden)
+    key = mix(row)
+    x = (torch.arange(columns) + key) & low
+    x = (x ^ x >> 16) * 0x7FEB352D & low
+    x = (x ^ x >> 15 ^ key >> 32 & low) * 0x846CA68B & low
+    return (x ^ x >> 16) >= int(torch.tensor(p, dtype=torch.float32).double() * (1 << 32))
