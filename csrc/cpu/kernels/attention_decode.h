@@ -44,6 +44,25 @@ struct Lines {
   int count;
 };
 
+template <class T>
+HONED_INLINE vf widen(const T* p, int n) {
+  return load(p, n);
+}
+HONED_INLINE vf widen(const int8_t* p, int n) {
+  if (n < kLanes) return load(p, n);
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  int bits;
+  __builtin_memcpy(&bits, p, 4);
+  __m128i x = _mm_cvtsi32_si128(bits);
+  x = _mm_unpacklo_epi8(x, x);
+  return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(x, x), 24));
+#endif
+}
+
 // score[r][k] = q[r] . keys[k], and up to kLanes - 1 more elements of score[r] are written; the
 // rows of q are padded with zeros to whole vectors. As many keys at a time as give one vector of
 // sums.
@@ -57,14 +76,17 @@ HONED_INLINE void dot_keys(const Lines<T>& keys, const float (*q)[kMaxHeadDim],
     for (int i = 0; i < kLanes; ++i) sum[i] = zero();
     for (int j = 0; j < kKeys; ++j)
       p[j] = keys.data + (k + j < keys.count ? k + j : keys.count - 1) * keys.stride;
-    for_lanes(keys.dim, [&](int64_t i, int n) {
+    auto add = [&](int64_t i, int n) __attribute__((always_inline)) {
       vf row[R];
       for (int r = 0; r < R; ++r) row[r] = load(q[r] + i);
       for (int j = 0; j < kKeys; ++j) {
-        vf key = load(p[j] + i, n);
+        vf key = widen(p[j] + i, n);
         for (int r = 0; r < R; ++r) sum[r * kKeys + j] = fmadd(key, row[r], sum[r * kKeys + j]);
       }
-    });
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= keys.dim; i += kLanes) add(i, kLanes);
+    if (i < keys.dim) add(i, int(keys.dim - i));
     alignas(64) float all[kLanes];
     store(all, sums_of(sum));
     for (int r = 0; r < R; ++r) __builtin_memcpy(score[r] + k, all + r * kKeys, kKeys * 4);
@@ -83,7 +105,7 @@ HONED_INLINE void mix(const Lines<T>& values, int begin, int end, const float* c
   for (int k = begin; k < end; ++k) {
     const T* row = values.data + k * values.stride + at;
     vf value[V];
-    for (int v = 0; v < V; ++v) value[v] = load(row + v * kLanes, v + 1 < V ? kLanes : n);
+    for (int v = 0; v < V; ++v) value[v] = widen(row + v * kLanes, v + 1 < V ? kLanes : n);
     for (int r = 0; r < R; ++r) {
       vf w = set1(weight[r][k]);
       for (int v = 0; v < V; ++v) sum[r][v] = fmadd(w, value[v], sum[r][v]);
