@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from honed import _core
+from honed.ops import _dispatch
 from honed.testing import allowed_error, cpu_level, load_specs
 
 SPECS = load_specs()
@@ -23,6 +25,21 @@ def _as_tuple(value):
     return value if isinstance(value, tuple) else (value,)
 
 
+def compare(what, out, own, reference, exact=False, rounding=0.0):
+    """Against the reference, with what torch's own result at this type is allowed."""
+    assert out.shape == reference.shape, f"{what}: shape {out.shape}, expected {reference.shape}"
+    if not reference.is_floating_point() or exact:
+        assert torch.equal(out, reference.to(out.dtype)), what
+        return
+    assert out.dtype == own.dtype, f"{what}: dtype {out.dtype}, expected {own.dtype}"
+    reference = reference.double()
+    finite = torch.isfinite(reference)
+    assert torch.equal(out.double()[~finite].nan_to_num(7), reference[~finite].nan_to_num(7)), what
+    error = (out.double() - reference)[finite].abs().max().item() if finite.any() else 0.0
+    allowed = allowed_error(reference, own, own.dtype) + rounding
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
+
+
 def check(spec, case, level, dtype, arrange=lambda t: t):
     cast, wide = spec.make(case, dtype)
     cast = {
@@ -33,17 +50,7 @@ def check(spec, case, level, dtype, arrange=lambda t: t):
     torchs = _as_tuple(spec.torch(cast, case.params))
     references = _as_tuple(spec.torch(wide, case.params))
     for out, own, reference in zip(got, torchs, references, strict=True):
-        assert out.shape == reference.shape, f"{case.name}: shape {out.shape}, expected {reference.shape}"
-        if not reference.is_floating_point() or spec.exact:
-            assert torch.equal(out, reference.to(out.dtype)), case.name
-            continue
-        assert out.dtype == own.dtype, f"{case.name}: dtype {out.dtype}, expected {own.dtype}"
-        reference = reference.double()
-        finite = torch.isfinite(reference)
-        assert torch.equal(out.double()[~finite].nan_to_num(7), reference[~finite].nan_to_num(7)), case.name
-        error = (out.double() - reference)[finite].abs().max().item() if finite.any() else 0.0
-        allowed = allowed_error(reference, own, own.dtype)
-        assert error <= allowed, f"{case.name}: error {error:.3g}, allowed {allowed:.3g}"
+        compare(case.name, out, own, reference, spec.exact)
 
 
 @pytest.mark.parametrize(("spec", "level", "dtype"), list(_grid()))
@@ -92,3 +99,107 @@ def test_same_bits_on_any_thread_count(spec):
                 _core.set_num_threads(0)
         for one, two in zip(*results, strict=True):
             assert torch.equal(one.nan_to_num(7), two.nan_to_num(7)), case.name
+
+
+def _gradients(spec, function, inputs, case, seed=1):
+    """{input: gradient} of a random combination of the results."""
+    inputs = {
+        name: value.detach().clone().requires_grad_()
+        if name in spec.gradients and value is not None
+        else value
+        for name, value in inputs.items()
+    }
+    total = 0
+    for out in _as_tuple(function(inputs, case.params)):
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+        if out.requires_grad:
+            total = total + (out * weights.to(torch.float32).to(out.dtype)).sum()
+    wanted = [name for name in spec.gradients if inputs[name] is not None]
+    found = torch.autograd.grad(total, [inputs[name] for name in wanted], allow_unused=True)
+    return dict(zip(wanted, found, strict=True))
+
+
+def _differentiable():
+    return [spec for spec in SPECS.values() if spec.gradients]
+
+
+@pytest.mark.parametrize(("spec", "level", "dtype"), [each for each in _grid() if each.values[0].gradients])
+def test_gradients_match_float64(spec, level, dtype):
+    for case in spec.cases:
+        cast, wide = spec.make(case, dtype)
+        with cpu_level(level):
+            got = _gradients(spec, spec.honed, cast, case)
+        own = _gradients(spec, spec.torch, cast, case)
+        reference = _gradients(spec, spec.torch, wide, case)
+        # Gradients are sums that may cancel: what the terms lose shows in the largest of them.
+        largest = max((g.abs().max().item() for g in reference.values() if g.numel()), default=0.0)
+        rounding = 4 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps * largest
+        for name, gradient in got.items():
+            compare(f"{case.name}: {name}", gradient, own[name], reference[name], rounding=rounding)
+
+
+def _small(spec):
+    """The first cases whose gradients by finite differences take no time."""
+    sizes = lambda inputs: [v.numel() for v in inputs.values() if isinstance(v, torch.Tensor)]  # noqa: E731
+    small = [case for case in spec.cases if 0 < max(sizes(spec.make(case, torch.float64)[0])) < 200]
+    return small[:3]
+
+
+@pytest.mark.parametrize("spec", _differentiable(), ids=lambda spec: spec.name)
+def test_gradcheck(spec):
+    assert torch.float64 in spec.dtypes
+    for case in _small(spec):
+        cast, _ = spec.make(case, torch.float64)
+        names = [name for name in spec.gradients if cast[name] is not None]
+
+        def of(*tensors, cast=cast, case=case, names=names):
+            return spec.honed({**cast, **dict(zip(names, tensors, strict=True))}, case.params)
+
+        tensors = [cast[name].requires_grad_() for name in names]
+        assert torch.autograd.gradcheck(of, tensors)
+        assert torch.autograd.gradgradcheck(of, tensors)
+
+
+@pytest.mark.parametrize("spec", _differentiable(), ids=lambda spec: spec.name)
+def test_compiles_as_one_graph(spec):
+    for case in _small(spec)[:1]:
+        cast, _ = spec.make(case, torch.float32)
+        torch._dynamo.reset()
+        compiled = torch.compile(spec.honed, backend="aot_eager", fullgraph=True)
+        got, want = (_gradients(spec, function, cast, case) for function in (compiled, spec.honed))
+        for name in want:
+            assert torch.equal(got[name], want[name]), name
+        with torch.no_grad():
+            for a, b in zip(
+                _as_tuple(compiled(cast, case.params)),
+                _as_tuple(spec.honed(cast, case.params)),
+                strict=True,
+            ):
+                assert torch.equal(a, b)
+
+
+class _Calls(TorchDispatchMode):
+    """The calls of honed's ops in torch's registry."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "honed":
+            self.made.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spec", _differentiable(), ids=lambda spec: spec.name)
+def test_opcheck(spec, monkeypatch):
+    monkeypatch.setattr(_dispatch, "tracing", lambda: True)
+    for case in _small(spec)[:2]:
+        cast, _ = spec.make(case, torch.float32)
+        with _Calls() as calls:
+            _gradients(spec, spec.honed, cast, case)
+        assert calls.made
+        for op, args in calls.made:
+            args = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, args)
+            assert set(torch.library.opcheck(op, args).values()) == {"SUCCESS"}

@@ -209,19 +209,15 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher; the activation is its place in the enumeration.
-TorchTensor dispatched(const TorchTensor& input, const TorchTensor& weight,
-                       const std::optional<TorchTensor>& bias, int64_t activation,
-                       const std::optional<TorchTensor>& residual, double scale) {
-  TensorView x = input.view(), w = weight.view();
-  TensorView b = bias ? bias->view() : x, r = residual ? residual->view() : x;
+auto dispatched(Results& results, const TensorView& x, const TensorView& w, const TensorView* bias,
+                int64_t activation, const TensorView* residual, double scale) {
   HONED_CHECK(activation >= 0 && activation <= int(Activation::silu), "linear: activation is ",
               activation, ", expected 0 to ", int(Activation::silu));
   check_plain(w);
-  TorchTensor out = TorchTensor::empty(shape_of_product(x, w.shape[0]).span(), x.dtype);
-  Product p{x,       Activation(activation), residual ? &r : nullptr, scale, nullptr,
-            nullptr, bias ? &b : nullptr};
-  times_plain(out.view(), p, w);
-  return out;
+  TensorView out = results.make(shape_of_product(x, w.shape[0]).span(), x.dtype);
+  return [=] {
+    times_plain(out, {x, Activation(activation), residual, scale, nullptr, nullptr, bias}, w);
+  };
 }
 const TorchOp op{
     "linear(Tensor input, Tensor weight, Tensor? bias, int activation, Tensor? residual, "

@@ -127,14 +127,14 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 // The same for torch's dispatcher.
-TorchTensor dispatched(const TorchTensor& input, const TorchTensor& other, double scale) {
-  TensorView a = input.view();
-  Operands operands = arrange(a, other.view());
-  TorchTensor out = TorchTensor::empty(operands.result_shape(), a.dtype);
-  Epilogue epilogue;
-  epilogue.scale = scale;
-  multiply(out.view(), operands, epilogue);
-  return out;
+auto dispatched(Results& results, const TensorView& a, const TensorView& b, double scale) {
+  Operands operands = arrange(a, b);
+  TensorView out = results.make(operands.result_shape(), a.dtype);
+  return [=] {
+    Epilogue epilogue;
+    epilogue.scale = scale;
+    multiply(out, operands, epilogue);
+  };
 }
 const TorchOp op{"matmul(Tensor input, Tensor other, float scale) -> Tensor", boxed<dispatched>};
 

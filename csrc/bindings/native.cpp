@@ -93,6 +93,34 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
 }
 
+// As takes(), with gradients; f64 beside f64 only, or any element types.
+template <bool any_types>
+PyObject* answers(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  while (count && *args == Py_None) ++args, --count;
+  if (!count || !known.tensor) return PyLong_FromLong(kYes);
+  if (!is_plain(*args)) {
+    int other = PyObject_IsInstance(*args, known.tensor);
+    return other < 0 ? nullptr : PyLong_FromLong(other ? kNo : kYes);
+  }
+  Answer answer = kYes;
+  bool wide = false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (args[i] == Py_None) continue;
+    Tensor tensor;
+    Answer yes = kernel_takes(args[i], tensor);
+    if (yes == kError) return nullptr;
+    if (yes == kNo) return PyLong_FromLong(kNo);
+    if (!any_types) {
+      if (!is_real(tensor->dtype)) return PyLong_FromLong(kNo);
+      if (i == 0) wide = tensor->dtype == DType::f64;
+      if (wide != (tensor->dtype == DType::f64)) return PyLong_FromLong(kNo);
+    }
+    if (yes == kNeedsGradient) answer = yes;
+  }
+  int tracing = is_tracing();
+  return tracing < 0 ? nullptr : PyLong_FromLong(tracing ? kNo : answer);
+}
+
 constexpr Py_ssize_t kMaxOperands = 8;
 
 PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -171,6 +199,12 @@ PyMethodDef methods[] = {
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
      "gradient now. "
      "None is passed over. True where the first is no torch tensor."},
+    {"reads", as_method(answers<true>), METH_FASTCALL,
+     "reads(*tensors): as answers(), of tensors of any element types."},
+    {"answers", as_method(answers<false>), METH_FASTCALL,
+     "answers(*tensors): 1 where a kernel takes these tensors (as takes(), and float64 if all "
+     "are), 2 "
+     "where only a gradient is in the way, else 0."},
     {"multiplies", as_method(multiplies), METH_FASTCALL,
      "multiplies(*tensors): 1 where a product takes these tensors (as takes(), but of one type, "
      "float64 too, and without autocast), 2 where only a gradient is in the way, else 0."},

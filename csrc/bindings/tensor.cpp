@@ -340,6 +340,10 @@ Dense::Dense(const OptionalTensor& tensor) {
   if (tensor) take(tensor->view());
 }
 
+Dense::Dense(const TensorView* tensor) {
+  if (tensor) take(*tensor);
+}
+
 void Dense::take(const TensorView& tensor) {
   view_ = tensor;
   present_ = true;

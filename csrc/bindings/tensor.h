@@ -76,6 +76,7 @@ class Dense {
  public:
   explicit Dense(const TensorView& tensor);
   explicit Dense(const OptionalTensor& tensor);
+  explicit Dense(const TensorView* tensor);
   ~Dense();
   Dense(const Dense&) = delete;
   Dense& operator=(const Dense&) = delete;

@@ -48,6 +48,7 @@ int64_t size_of(DType dtype) {
   }
 }
 
+bool is_real(DType dtype) { return dtype == DType::f64 || is_float(dtype); }
 bool is_float(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }

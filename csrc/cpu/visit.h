@@ -22,5 +22,23 @@ HONED_INLINE void visit_float(DType dtype, F&& body) {
     body(Tag<bf16>{});
 }
 
+// The same, and body(Tag<double>).
+template <class F>
+HONED_INLINE void visit_real(DType dtype, F&& body) {
+  if (dtype == DType::f64)
+    body(Tag<double>{});
+  else
+    visit_float(dtype, body);
+}
+
+// Calls body(Tag of dtype, Tag of other): f64 stands beside f64 only.
+template <class F>
+HONED_INLINE void visit_two(DType dtype, DType other, F&& body) {
+  if (dtype == DType::f64)
+    body(Tag<double>{}, Tag<double>{});
+  else
+    visit_float(dtype, [&](auto t) { visit_float(other, [&](auto o) { body(t, o); }); });
+}
+
 }  // namespace
 HONED_END_LEVEL

@@ -68,6 +68,11 @@ struct AttentionArgs {
   int64_t block_table_stride, page;
   float* lse;      // (B,H,T), log of the sum of exponentials, -inf where none; or nullptr
   float* partial;  // attention_partial_floats() of them; the decode path only
+  struct {         // f64 has these instead of those above, and attention_f64 instead of the others
+    double scale, softcap, dropout;
+    const double *alibi, *sinks;
+    double* lse;
+  } wide;
 };
 
 // to[b,h,first+t,:] = from[b,t,h,:], converted: new keys or values into a cache. Items: B * T.
@@ -90,11 +95,5 @@ int64_t attention_partial_floats(const AttentionArgs& args);  // 0 where partial
 // What kernels and callers agree on.
 int64_t attention_block_rows(const AttentionArgs& args);  // prefill: query rows, and keys, a block
 int64_t attention_chunks(const AttentionArgs& args);      // decode: chunks of keys, at least 1
-
-// 4-D tensors. mask broadcasts to (B,H,T,S); key_mask is (B,S), boolean or u8. With no softcap: 0.
-void scaled_dot_product_attention(const TensorView& out, const TensorView& q, const TensorView& k,
-                                  const TensorView& v, const TensorView* mask,
-                                  const TensorView* key_mask, float scale, float softcap,
-                                  bool causal, int64_t causal_offset);
 
 }  // namespace honed

@@ -81,11 +81,11 @@ def test_empty_embedding():
         ops.embedding(np.zeros(2, np.int64), table[:0])
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.int64, np.bool_, np.uint8])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.bool_, np.uint8])
 @pytest.mark.parametrize("name", _OPS)
 def test_a_type_without_a_kernel_is_named(name, dtype):
     with pytest.raises(
-        TypeError, match=rf"{name.removesuffix('_tanh')}: .*{np.dtype(dtype).name}.*expected float32"
+        TypeError, match=rf"{name.removesuffix('_tanh')}: .*{np.dtype(dtype).name}.*expected float"
     ):
         _OPS[name](np.ones((2, 5, 3, 9), dtype), lambda a: a)
 

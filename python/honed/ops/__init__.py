@@ -1,5 +1,6 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
+from honed._lib import torch as _torch_module
 from honed.ops.embedding import embedding
 from honed.ops.gelu import gelu
 from honed.ops.layer_norm import layer_norm
@@ -12,6 +13,11 @@ from honed.ops.sample import sample
 from honed.ops.scaled_dot_product_attention import scaled_dot_product_attention
 from honed.ops.silu import silu
 from honed.ops.softmax import softmax
+
+if _torch_module is not None:
+    from honed.ops import _library
+
+    _library.register()
 
 __all__ = [
     "embedding",

@@ -7,6 +7,7 @@ import sys
 from honed._lib import _core, torch
 
 multiplies = _core.multiplies  # the same question for products, with an answer about gradients
+answers = _core.answers  # the same question for ops with gradients: 1 yes, 2 yes with a gradient, 0 no
 
 if torch is not None:
     _core.set_torch(torch)
@@ -23,15 +24,58 @@ if torch is not None:
         """
         return not is_compiling() and _takes(first, second, third) and (not more or _takes(*more))
 
+    # True while torch.compile or torch.export reads the program.
+    tracing = torch.compiler.is_compiling
+    _real = (torch.float32, torch.float16, torch.bfloat16)
+
+    def answer(*tensors) -> int:
+        """Whether a kernel takes these tensors (``None`` is passed over), also while tracing.
+
+        1: it does, as :func:`runs_natively` says, and float64 where all tensors are float64. 2: it does,
+        and a gradient is wanted. 0: torch's own op runs.
+        """
+        if not tracing():
+            return answers(*tensors)
+        given = [t for t in tensors if t is not None]
+        wide = given[0].dtype == torch.float64
+        for t in given:
+            if (
+                not (t.dtype == torch.float64 if wide else t.dtype in _real)
+                or t.device.type != "cpu"
+                or t.is_sparse
+                or not (type(t) in (torch.Tensor, torch.nn.Parameter) or torch.compiler.is_exporting())
+            ):
+                return 0
+        return 2 if torch.is_grad_enabled() and any(t.requires_grad for t in given) else 1
+
+    def function(name: str):
+        """``_core``'s function of that name; while tracing, torch's op of the same arguments."""
+        kernel = getattr(_core, name)
+
+        def call(*args):
+            return getattr(torch.ops.honed, name).default(*args) if tracing() else kernel(*args)
+
+        return call
+
 else:
 
     def runs_natively(*tensors) -> bool:
         """True: without torch there are only arrays."""
         return True
 
+    def answer(*tensors) -> int:
+        """1: without torch there are only arrays."""
+        return 1
+
+    def function(name: str):
+        """``_core``'s function of that name."""
+        return getattr(_core, name)
+
     def is_compiling() -> bool:
         """False: without torch there is no compiler."""
         return False
+
+    tracing = is_compiling
 
 
 _told = set()

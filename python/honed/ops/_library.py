@@ -28,9 +28,22 @@ def _matmul_shape(input, other, scale):
     return input.new_empty(torch.matmul(input, other).shape)
 
 
-# name -> (the kernel for a torch without the C shims, the shape of the result)
-_OPS = {"linear": (_linear, _linear_shape), "matmul": (_core.matmul, _matmul_shape)}
+_shapes = {}  # op -> its result, without its elements
 _kept = []  # an op lives as long as the library that holds it
+
+
+def result_of(name: str):
+    """Declares the decorated function as the shape of op ``name``: its arguments to an empty result."""
+
+    def declare(function):
+        _shapes[name] = function
+        return function
+
+    return declare
+
+
+result_of("linear")(_linear_shape)
+result_of("matmul")(_matmul_shape)
 
 
 def register(namespace: str = "honed", native: bool = True) -> None:
@@ -44,12 +57,21 @@ def register(namespace: str = "honed", native: bool = True) -> None:
     library = torch.library.Library(namespace, "FRAGMENT")
     for schema in _core.torch_schemas():
         name = schema.partition("(")[0]
-        kernel, shape = _OPS[name]
         if name not in done:
             library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-            library.impl(name, kernel, "CPU")
-        torch.library.register_fake(f"{namespace}::{name}", shape, lib=library)
+            library.impl(name, _linear if name == "linear" else _python_kernel(name), "CPU")
+        torch.library.register_fake(f"{namespace}::{name}", _shapes[name], lib=library)
     _kept.append(library)
 
 
-register()
+def _python_kernel(name):
+    """The function of ``_core``, with an empty tensor for a result that is not wanted."""
+    kernel = getattr(_core, name)
+
+    def run(*args):
+        results = kernel(*args)
+        if isinstance(results, torch.Tensor):
+            return results
+        return tuple(torch.empty(0) if each is None else each for each in results)
+
+    return run

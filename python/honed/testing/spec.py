@@ -14,6 +14,7 @@ from honed import _core
 
 # Half an ulp is the best any result rounded to the type can have; the floor allows four.
 _FLOOR_ULPS = 4
+REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class OpSpec:
 
     ``inputs(params, generator)`` makes float64 (or integer) tensors by name. ``honed(inputs, params)`` and
     ``torch(inputs, params)`` compute the op on inputs cast to a dtype; the reference is ``torch`` in
-    float64. ``exact`` marks ops that only move data.
+    float64. ``exact`` marks ops that only move data. ``gradients`` names the inputs that get one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OpSpec:
     torch: Callable[[dict, Mapping], torch.Tensor]
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
     exact: bool = False
+    gradients: tuple[str, ...] = ()
     flops: Callable[[Mapping], float] | None = None
     bytes: Callable[[Mapping, int], float] | None = None  # (params, bytes an element)
     keep: frozenset = field(default_factory=frozenset)  # inputs that keep their own dtype

@@ -3,7 +3,7 @@
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 _SHAPES = [(1, 1), (3, 7), (5, 16), (2, 3, 33), (1, 576), (7, 1023), (0, 8), (4, 65)]
 
@@ -33,5 +33,7 @@ SPEC = OpSpec(
     inputs=_inputs,
     honed=_call(ops.rms_norm),
     torch=_call(torch.nn.functional.rms_norm),
+    dtypes=REAL,
+    gradients=("input", "weight"),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
 )

@@ -1,0 +1,24 @@
+"""What the gradients of ops share."""
+
+from __future__ import annotations
+
+import torch
+
+
+def again(function, inputs, grad, need):
+    """Gradients that have gradients: of torch's own op, where a backward runs with ``create_graph=True``.
+
+    Args:
+        function: of ``inputs``, in differentiable torch ops; a tensor or several.
+        inputs: as they came out of ``ctx.saved_tensors``.
+        grad: that of the result, or a tuple.
+        need: which inputs want one.
+
+    Returns:
+        A list as long as ``inputs``, ``None`` where none is wanted.
+    """
+    with torch.enable_grad():
+        out = function(*inputs)
+    wanted = [i for i, need in zip(inputs, need, strict=True) if need and i is not None]
+    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if n and i is not None else None for i, n in zip(inputs, need, strict=True)]
