@@ -93,7 +93,8 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
 }
 
-// As takes(), with gradients; f64 beside f64 only.
+// As takes(), with gradients; f64 beside f64 only, or any element types.
+template <bool any_types>
 PyObject* answers(PyObject*, PyObject* const* args, Py_ssize_t count) {
   while (count && *args == Py_None) ++args, --count;
   if (!count || !known.tensor) return PyLong_FromLong(kYes);
@@ -108,9 +109,12 @@ PyObject* answers(PyObject*, PyObject* const* args, Py_ssize_t count) {
     Tensor tensor;
     Answer yes = kernel_takes(args[i], tensor);
     if (yes == kError) return nullptr;
-    if (yes == kNo || !is_real(tensor->dtype)) return PyLong_FromLong(kNo);
-    if (i == 0) wide = tensor->dtype == DType::f64;
-    if (wide != (tensor->dtype == DType::f64)) return PyLong_FromLong(kNo);
+    if (yes == kNo) return PyLong_FromLong(kNo);
+    if (!any_types) {
+      if (!is_real(tensor->dtype)) return PyLong_FromLong(kNo);
+      if (i == 0) wide = tensor->dtype == DType::f64;
+      if (wide != (tensor->dtype == DType::f64)) return PyLong_FromLong(kNo);
+    }
     if (yes == kNeedsGradient) answer = yes;
   }
   int tracing = is_tracing();
@@ -195,7 +199,9 @@ PyMethodDef methods[] = {
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
      "gradient now. "
      "None is passed over. True where the first is no torch tensor."},
-    {"answers", as_method(answers), METH_FASTCALL,
+    {"reads", as_method(answers<true>), METH_FASTCALL,
+     "reads(*tensors): as answers(), of tensors of any element types."},
+    {"answers", as_method(answers<false>), METH_FASTCALL,
      "answers(*tensors): 1 where a kernel takes these tensors (as takes(), and float64 if all "
      "are), 2 "
      "where only a gradient is in the way, else 0."},
