@@ -7,6 +7,7 @@
 #include "core/arena.h"
 #include "cpu/dispatch.h"
 #include "ops/_attention_call.h"
+#include "ops/_product_rate.h"
 
 namespace honed {
 
@@ -42,7 +43,7 @@ bool attention_splits(const AttentionArgs& args) {
 
 int64_t attention_block_rows(const AttentionArgs& args) {
   int64_t size = std::max(args.head_dim, args.value_dim);
-  return size <= 64 ? 64 : size <= 128 ? 32 : 16;
+  return size <= 128 ? 64 : size <= 256 ? 32 : 16;
 }
 
 int64_t attention_chunks(const AttentionArgs& args) {
@@ -70,6 +71,8 @@ void scaled_dot_product_attention(const AttentionInputs& inputs) {
   AttentionCall call(inputs);
   AttentionArgs& args = call.args;
   if (args.batch * args.heads * args.q_len == 0) return;
+  args.dots = args.dtype == DType::bf16 && args.kv_dtype == DType::bf16 &&
+              way_of_bf16(attention_block_rows(args)) != Way::plain;
   const cpu::KernelTable& table = cpu::kernels();
   auto kernel = args.dtype == DType::f64 ? table.attention_f64
                 : attention_splits(args) ? table.attention_decode

@@ -30,7 +30,7 @@ inline constexpr int64_t kMaxHeadDim = 512;  // the kernels' buffers are on the 
 // times slower at 8; Zen 4).
 inline constexpr int64_t kDecodeQueries = 4, kDecodeRows = 12;
 inline constexpr int64_t kDecodeKeys = 128;       // keys a chunk of the decode path
-inline constexpr int64_t kAttentionBlock = 4096;  // floats of a prefill buffer: rows * head size
+inline constexpr int64_t kAttentionBlock = 8192;  // floats of a prefill buffer: rows * head size
 
 inline constexpr int64_t kNoWindow = int64_t{1} << 40;  // further than any key
 
@@ -48,6 +48,7 @@ struct AttentionArgs {
   int64_t batch, heads, kv_heads, q_len, kv_len, head_dim, value_dim;
   DType dtype;                     // of q and out
   DType kv_dtype;                  // of k and v: dtype, or f16, bf16 or i8 where dtype is f32
+  bool dots;                       // bf16 alone: by dot instructions, where the level has them
   const float *k_scale, *v_scale;  // i8: (B,Hkv,S), key[s,:] * k_scale[s]; paged: (pages,Hkv,page)
   int64_t k_scale_stride[3], v_scale_stride[3];
   float scale, softcap;               // softcap 0: none; scores = softcap * tanh(scores / softcap)

@@ -183,7 +183,7 @@ HONED_INLINE vf exp2_of_negative(vf x) {
 // attention_block_rows, inside the level.
 HONED_INLINE int64_t block_rows(const AttentionArgs& a) {
   int64_t size = a.head_dim > a.value_dim ? a.head_dim : a.value_dim;
-  return size <= 64 ? 64 : size <= 128 ? 32 : 16;
+  return size <= 128 ? 64 : size <= 256 ? 32 : 16;
 }
 
 // Keys that query t may see: the first so many.

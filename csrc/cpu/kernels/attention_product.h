@@ -1,13 +1,45 @@
-// Products of a block of attention, transposed: queries along the lanes.
+// Products of a block of attention, transposed: queries along the lanes. A step of a sum is one
+// element in f32, or a pair of bf16 in 32 bits.
 #pragma once
 #include "cpu/kernels/attention.h"
 
 HONED_BEGIN_LEVEL
 namespace {
 
-// The left operand: element (i, l) is at data[i * row + l * step].
+struct Floats {
+  using T = float;
+  using Row = vf;
+  static constexpr int count = 1;  // elements a step
+  HONED_INLINE static vf row(const float* p) { return load(p); }
+  HONED_INLINE static vf spread(const float* p) { return set1(*p); }
+  HONED_INLINE static vf add(vf sum, vf x, vf row) { return fmadd(x, row, sum); }
+};
+#ifdef __AVX512BF16__
+struct Pairs {
+  using T = bf16;
+  using Row = vi;
+  static constexpr int count = 2;
+  HONED_INLINE static vi row(const float* p) { return load_int(p); }
+  HONED_INLINE static vi spread(const bf16* p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    return set1_int(pair);
+  }
+  HONED_INLINE static vf add(vf sum, vi x, vi row) { return dot2(sum, x, row); }
+  HONED_INLINE static vi merge(vf even, vf odd) {  // rounded
+    alignas(64) static constexpr int16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    auto both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both);
+  }
+};
+#endif
+
+// The left operand: step l of row i is at data[i * row + l * step].
+template <class T>
 struct Left {
-  const float* data;
+  const T* data;
   int64_t row, step;
 };
 
@@ -18,10 +50,10 @@ constexpr int kTileRows = (kLanes == 16 ? 24 : 12) / V;
 
 // c[i][.] = c[i][.] * rescale[.] + sum_l left(i, l) * b[l][.] for n <= N rows of V vectors; without
 // rescale c starts at 0. Rows of b and c are ld apart.
-template <int N, int V>
-HONED_INLINE void tile(const Left& left, int n, int64_t count, const float* b, float* c, int64_t ld,
-                       const float* rescale) {
-  const float* p[N];
+template <class Kind, int N, int V>
+HONED_INLINE void tile(const Left<typename Kind::T>& left, int n, int64_t count, const float* b,
+                       float* c, int64_t ld, const float* rescale) {
+  const typename Kind::T* p[N];
   vf sum[N][V];
   for (int i = 0; i < N; ++i) p[i] = left.data + (i < n ? i : n - 1) * left.row;
   for (int i = 0; i < N; ++i)
@@ -29,11 +61,11 @@ HONED_INLINE void tile(const Left& left, int n, int64_t count, const float* b, f
       sum[i][v] =
           rescale && i < n ? load(c + i * ld + v * kLanes) * load(rescale + v * kLanes) : zero();
   for (int64_t l = 0, at = 0; l < count; ++l, at += left.step, b += ld) {
-    vf row[V];
-    for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes);
+    typename Kind::Row row[V];
+    for (int v = 0; v < V; ++v) row[v] = Kind::row(b + v * kLanes);
     for (int i = 0; i < N; ++i) {
-      vf x = set1(p[i][at]);
-      for (int v = 0; v < V; ++v) sum[i][v] = fmadd(x, row[v], sum[i][v]);
+      auto x = Kind::spread(p[i] + at);
+      for (int v = 0; v < V; ++v) sum[i][v] = Kind::add(sum[i][v], x, row[v]);
     }
   }
   for (int i = 0; i < N; ++i)
@@ -42,38 +74,39 @@ HONED_INLINE void tile(const Left& left, int n, int64_t count, const float* b, f
 }
 
 // The same for any n.
-template <int V>
-void tiles(const Left& left, int64_t n, int64_t count, const float* b, float* c, int64_t ld,
-           const float* rescale) {
+template <class Kind, int V>
+void tiles(const Left<typename Kind::T>& left, int64_t n, int64_t count, const float* b, float* c,
+           int64_t ld, const float* rescale) {
   constexpr int N = kTileRows<V>;
   for (int64_t i = 0; i < n; i += N) {
-    Left rows{left.data + i * left.row, left.row, left.step};
+    Left<typename Kind::T> rows{left.data + i * left.row, left.row, left.step};
     int m = int(smaller(N, n - i));
     float* to = c + i * ld;
     if (m <= N / 3)
-      tile<N / 3, V>(rows, m, count, b, to, ld, rescale);
+      tile<Kind, N / 3, V>(rows, m, count, b, to, ld, rescale);
     else if (m <= N * 2 / 3)
-      tile<N * 2 / 3, V>(rows, m, count, b, to, ld, rescale);
+      tile<Kind, N * 2 / 3, V>(rows, m, count, b, to, ld, rescale);
     else
-      tile<N, V>(rows, m, count, b, to, ld, rescale);
+      tile<Kind, N, V>(rows, m, count, b, to, ld, rescale);
   }
 }
 
 // The same for any number of vectors.
-HONED_INLINE void product(const Left& left, int64_t n, int64_t count, const float* b, float* c,
-                          int64_t ld, int vecs, const float* rescale) {
+template <class Kind>
+HONED_INLINE void product(const Left<typename Kind::T>& left, int64_t n, int64_t count,
+                          const float* b, float* c, int64_t ld, int vecs, const float* rescale) {
   for (int v = 0; v < vecs; v += kTileVecs) {
     int64_t at = v * kLanes;
     const float* scale = rescale ? rescale + at : nullptr;
     int left_over = vecs - v;
     if (left_over == 1)
-      tiles<1>(left, n, count, b + at, c + at, ld, scale);
+      tiles<Kind, 1>(left, n, count, b + at, c + at, ld, scale);
     else if (left_over == 2 || kTileVecs == 2)
-      tiles<2>(left, n, count, b + at, c + at, ld, scale);
+      tiles<Kind, 2>(left, n, count, b + at, c + at, ld, scale);
     else if (left_over == 3)
-      tiles<kTileVecs == 2 ? 2 : 3>(left, n, count, b + at, c + at, ld, scale);
+      tiles<Kind, kTileVecs == 2 ? 2 : 3>(left, n, count, b + at, c + at, ld, scale);
     else
-      tiles<kTileVecs>(left, n, count, b + at, c + at, ld, scale);
+      tiles<Kind, kTileVecs>(left, n, count, b + at, c + at, ld, scale);
   }
 }
 

@@ -66,42 +66,39 @@ class QueryRows {
   }
 
   // True where scores are changed before the softmax by more than hiding keys.
-  bool changes() const {
-    return a.softcap != 0.0f || a.alibi || a.bias.data ||
-           (a.mask.data && a.mask.dtype != DType::boolean);
+  bool changes() const { return a.softcap != 0.0f || a.alibi || adds(a.mask) || adds(a.bias); }
+
+  // Asks for what part `part` of `parts` of the rows will add to the keys' scores, for the second
+  // cache: rows of a mask lie too far apart for the processor to see them coming.
+  void prefetch(int64_t k0, int64_t keys, int part, int parts) const {
+    prefetch(a.mask, mask_at_, k0, keys, count * part / parts, count * (part + 1) / parts);
+    prefetch(a.bias, bias_at_, k0, keys, count * part / parts, count * (part + 1) / parts);
   }
 
   // Products to what the softmax takes.
   void finish(const Scores& s, float scale) const {
-    cap(s, scale);
-    add_positions(s);
-    if (a.mask.data) add(a.mask, mask_at_, s);
-    if (a.bias.data) add(a.bias, bias_at_, s);
-    hide(s);
+    if (a.softcap != 0.0f) cap(s, scale), scale = 1.0f;
+    add_and_hide(s, scale);
   }
 
   // softcap(scale * product)
   void cap(const Scores& s, float scale) const {
-    vf by = set1(scale);
-    if (a.softcap != 0.0f) {
-      vf to = set1(a.softcap), from = set1(scale / a.softcap);
+    vf by = set1(scale), to = set1(a.softcap), from = set1(scale / a.softcap);
+    if (a.softcap != 0.0f)
       s.each([&](int, int, float* p) { store(p, to * vtanh(load(p) * from)); });
-    } else if (scale != 1.0f) {
+    else if (scale != 1.0f)
       s.each([&](int, int, float* p) { store(p, load(p) * by); });
-    }
   }
 
-  // ALiBi
-  void add_positions(const Scores& s) const {
-    if (!a.alibi) return;
-    for (int v = s.v0; v < s.v1; ++v) {
-      alignas(64) float ahead[kLanes];  // of key k0
-      for (int i = 0; i < kLanes; ++i)
-        ahead[i] = float(query_[v * kLanes + i] + span.offset - s.k0);
-      vf distance = load(ahead), slope = zero() - load(slope_ + v * kLanes);
-      for (int k = 0; k < s.keys; ++k, distance = distance - set1(1.0f))
-        store(s.at(k, v), fmadd(slope, vabs(distance), load(s.at(k, v))));
-    }
+  // scale * score + mask + bias - slope * distance, -infinity where hidden. The first that adds
+  // something scales.
+  void add_and_hide(const Scores& s, float scale = 1.0f) const {
+    if (a.alibi) add_positions(s, scale), scale = 1.0f;
+    if (adds(a.mask)) add(a.mask, mask_at_, s, scale), scale = 1.0f;
+    if (adds(a.bias)) add(a.bias, bias_at_, s, scale), scale = 1.0f;
+    if (scale != 1.0f) s.each([&](int, int, float* p) { store(p, load(p) * set1(scale)); });
+    if (a.mask.data && a.mask.dtype == DType::boolean) hide_masked(s);
+    hide(s);
   }
 
   // Keys that the key mask or the window hides.
@@ -148,6 +145,17 @@ class QueryRows {
     return span.b * mask.stride[0] + head_[r] * mask.stride[1] + query_[r] * mask.stride[2];
   }
 
+  static void prefetch(const AttentionMask& mask, const int64_t* at, int64_t k0, int64_t keys,
+                       int first, int end) {
+    if (!mask.data || mask.stride[3] != 1) return;
+    int64_t bytes = mask.dtype == DType::boolean ? 1 : bytes_of(mask.dtype);
+    for (int r = first; r < end; ++r) {
+      if (r && at[r] == at[r - 1]) continue;
+      const char* row = static_cast<const char*>(mask.data) + (at[r] + k0) * bytes;
+      for (int64_t i = 0; i < keys * bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    }
+  }
+
   // True where all rows of the vectors have one row of the mask.
   bool same_rows(const int64_t* at, const Scores& s) const {
     for (int r = s.v0 * kLanes + 1; r < s.v1 * kLanes; ++r)
@@ -161,31 +169,36 @@ class QueryRows {
         for (int v = s.v0; v < s.v1; ++v) store(s.at(k, v), set1(kMinusInf));
   }
 
-  void add(const AttentionMask& mask, const int64_t* at, const Scores& s) const {
-    bool same = same_rows(at, s);
-    if (mask.dtype == DType::boolean) {
-      const auto* seen = static_cast<const uint8_t*>(mask.data) + s.k0 * mask.stride[3];
-      if (same)
-        hide_keys(seen + at[s.v0 * kLanes], mask.stride[3], s);
-      else
-        hide_tiles(seen, mask.stride[3], at, s);
-      return;
+  static bool adds(const AttentionMask& mask) { return mask.data && mask.dtype != DType::boolean; }
+
+  void add_positions(const Scores& s, float scale) const {
+    for (int v = s.v0; v < s.v1; ++v) {
+      alignas(64) float ahead[kLanes];  // of key k0
+      for (int i = 0; i < kLanes; ++i)
+        ahead[i] = float(query_[v * kLanes + i] + span.offset - s.k0);
+      vf distance = load(ahead), slope = zero() - load(slope_ + v * kLanes), by = set1(scale);
+      for (int k = 0; k < s.keys; ++k, distance = distance - set1(1.0f))
+        store(s.at(k, v), fmadd(slope, vabs(distance), load(s.at(k, v)) * by));
     }
+  }
+
+  void add(const AttentionMask& mask, const int64_t* at, const Scores& s, float scale) const {
     visit_float(mask.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       const auto* values = static_cast<const T*>(mask.data) + s.k0 * mask.stride[3];
-      if (same)
-        s.each([&](int, int k, float* p) {
-          store(p, load(p) + set1(scalar(values[at[s.v0 * kLanes] + k * mask.stride[3]])));
-        });
-      else
-        add_tiles(values, mask.stride[3], at, s);
+      if (!same_rows(at, s)) return add_tiles(values, mask.stride[3], at, s, scale);
+      s.each([&](int, int k, float* p) {
+        vf value = set1(scalar(values[at[s.v0 * kLanes] + k * mask.stride[3]]));
+        store(p, fmadd(load(p), set1(scale), value));
+      });
     });
   }
 
-  // The mask's rows along the keys are turned, a square of vectors at a time.
+  // The rows, which lie along the keys, are turned, a square of vectors at a time.
   template <class T>
-  void add_tiles(const T* values, int64_t step, const int64_t* at, const Scores& s) const {
+  void add_tiles(const T* values, int64_t step, const int64_t* at, const Scores& s,
+                 float scale) const {
+    vf by = set1(scale);
     for (int v = s.v0; v < s.v1; ++v)
       for (int k = 0; k < s.keys; k += kLanes) {
         int n = int(smaller(kLanes, s.keys - k));
@@ -195,34 +208,59 @@ class QueryRows {
           tile[i] = step == 1 ? load(row, n) : gather(row, step, n);
         }
         transpose(tile);
-        for (int j = 0; j < n; ++j) store(s.at(k + j, v), load(s.at(k + j, v)) + tile[j]);
+        for (int j = 0; j < n; ++j) store(s.at(k + j, v), fmadd(load(s.at(k + j, v)), by, tile[j]));
       }
   }
+
+  void hide_masked(const Scores& s) const {
+    int64_t step = a.mask.stride[3];
+    const auto* seen = static_cast<const uint8_t*>(a.mask.data) + s.k0 * step;
+    if (same_rows(mask_at_, s))
+      hide_keys(seen + mask_at_[s.v0 * kLanes], step, s);
+    else
+      hide_tiles(seen, step, mask_at_, s);
+  }
+
+  // 32 keys at a time: a row's bytes become bits, and each key takes the uppermost of all rows.
   void hide_tiles(const uint8_t* seen, int64_t step, const int64_t* at, const Scores& s) const {
     for (int v = s.v0; v < s.v1; ++v)
-      for (int k = 0; k < s.keys; k += kLanes) {
-        int n = int(smaller(kLanes, s.keys - k));
-        alignas(16) uint8_t bytes[kLanes][16];
-        __m128i zeros = _mm_setzero_si128();
+      for (int k = 0; k < s.keys; k += 32) {
+        int n = int(smaller(32, s.keys - k));
+        alignas(64) uint32_t words[kLanes];
+        uint32_t all = ~0u;
         for (int i = 0; i < kLanes; ++i) {
-          const uint8_t* row = seen + at[v * kLanes + i] + k * step;
-          auto* to = reinterpret_cast<__m128i*>(bytes[i]);
-          _mm_store_si128(to, _mm_set1_epi8(1));
-          if (step == 1 && n == kLanes)
-            __builtin_memcpy(bytes[i], row, kLanes);
-          else
-            for (int j = 0; j < n; ++j) bytes[i][j] = row[j * step];
-          __m128i line = _mm_load_si128(to);
-          zeros = _mm_or_si128(zeros, _mm_cmpeq_epi8(line, _mm_setzero_si128()));
+          words[i] = bits_of_bytes(seen + at[v * kLanes + i] + k * step, step, n);
+          all &= words[i];
         }
-        if (_mm_movemask_epi8(zeros) == 0) continue;
-        vf tile[kLanes];
-        for (int i = 0; i < kLanes; ++i) tile[i] = from_bytes(bytes[i]);
-        transpose(tile);
-        for (int j = 0; j < n; ++j)
-          store(s.at(k + j, v),
-                select_less(zero(), tile[j], load(s.at(k + j, v)), set1(kMinusInf)));
+        if (all == ~0u) continue;
+        vu bits = load_bits32(words);
+        for (int j = n - 1; j >= 0; --j, bits <<= 1)
+          store(s.at(k + j, v), select_sign(bits, load(s.at(k + j, v)), set1(kMinusInf)));
       }
+  }
+  // Bit 31 - n + 1 + j: byte j is not 0; bits below are 1.
+  HONED_INLINE static uint32_t bits_of_bytes(const uint8_t* p, int64_t step, int n) {
+    alignas(32) uint8_t copy[32];
+    if (step != 1 || n != 32) {
+      __builtin_memset(copy, 1, 32);
+      for (int j = 0; j < n; ++j) copy[32 - n + j] = p[j * step];
+      p = copy;
+    }
+    auto half = [&](int from) {
+      __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + from));
+      return uint32_t(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+    };
+    return ~(half(0) | half(16) << 16);
+  }
+  // x where the uppermost bit is set, else y
+  HONED_INLINE static vf select_sign(vu bits, vf x, vf y) {
+#if defined(__AVX512F__)
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)bits), y, x);
+#elif defined(__AVX2__)
+    return _mm256_blendv_ps(y, x, (vf)bits);
+#else
+    return select(_mm_srai_epi32((vi)bits, 31), x, y);
+#endif
   }
 
   template <class T>
@@ -231,12 +269,6 @@ class QueryRows {
     for (int j = 0; j < n; ++j) lanes[j] = scalar(row[j * step]);
     return load(lanes);
   }
-  HONED_INLINE static vf from_bytes(const uint8_t* p) {
-    bytes_of_lanes bytes;
-    __builtin_memcpy(&bytes, p, sizeof bytes);
-    return (vf) __builtin_convertvector(bytes != 0, floats_of_lanes) * set1(-1.0f);
-  }
-
   int64_t head_[kMaxRows], query_[kMaxRows], mask_at_[kMaxRows], bias_at_[kMaxRows];
   alignas(64) float slope_[kMaxRows];
   alignas(64) uint32_t key_low_[kMaxRows], key_high_[kMaxRows];
