@@ -24,7 +24,13 @@ _OPS = {
     "rms_norm": (lambda x: ops.rms_norm(x, (8,), x[0]), lambda x: F.rms_norm(x, (8,), x[0])),
     "silu": (ops.silu, F.silu),
     "gelu": (ops.gelu, F.gelu),
+    "add_rms_norm": (
+        lambda x: ops.add_rms_norm(x, x, (8,), x[0])[0],
+        lambda x: F.rms_norm(x + x, (8,), x[0]),
+    ),
+    "group_norm": (lambda x: ops.group_norm(x, 2), lambda x: F.group_norm(x, 2)),
     "softmax": (lambda x: ops.softmax(x, -1), lambda x: F.softmax(x, -1)),
+    "log_softmax": (lambda x: ops.log_softmax(x, 0), lambda x: F.log_softmax(x, 0)),
     "embedding": (lambda x: ops.embedding(_IDS, x), lambda x: F.embedding(_IDS, x)),
     "rope": (
         lambda x: ops.rope(x[None, :, None], _COS, _SIN),
@@ -33,11 +39,14 @@ _OPS = {
 }
 # The binding alone, as a caller that skips the Python layer has it.
 _BINDINGS = {
-    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5),
-    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5),
+    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5, 1, 8),
+    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5, 1, 8),
     "silu": _core.silu,
     "gelu": lambda x: _core.gelu(x, False),
-    "softmax": lambda x: _core.softmax(x, False),
+    "add_rms_norm": lambda x: _core.add_rms_norm(x, x, None, 1e-5, 1, 8),
+    "group_norm": lambda x: _core.group_norm(x, 2, None, None, 1e-5),
+    "softmax": lambda x: _core.softmax(x, -1, False),
+    "log_softmax": lambda x: _core.log_softmax(x, 0, False),
     "embedding": lambda x: _core.embedding(_IDS, x),
     "rope": lambda x: _core.rope(x, _COS, _SIN, None, False),
 }

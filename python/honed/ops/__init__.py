@@ -1,10 +1,14 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
 from honed._lib import torch as _torch_module
+from honed.ops.add_layer_norm import add_layer_norm
+from honed.ops.add_rms_norm import add_rms_norm
 from honed.ops.embedding import embedding
 from honed.ops.gelu import gelu
+from honed.ops.group_norm import group_norm
 from honed.ops.layer_norm import layer_norm
 from honed.ops.linear import linear
+from honed.ops.log_softmax import log_softmax
 from honed.ops.matmul import matmul
 from honed.ops.quantize_weight import quantize_weight
 from honed.ops.rms_norm import rms_norm
@@ -20,10 +24,14 @@ if _torch_module is not None:
     _library.register()
 
 __all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
     "embedding",
     "gelu",
+    "group_norm",
     "layer_norm",
     "linear",
+    "log_softmax",
     "matmul",
     "quantize_weight",
     "rms_norm",
