@@ -25,6 +25,11 @@ _OPS = {
     "silu": lambda x, of: ops.silu(x),
     "gelu": lambda x, of: ops.gelu(x),
     "gelu_tanh": lambda x, of: ops.gelu(x, "tanh"),
+    "relu": lambda x, of: ops.relu(x),
+    "swiglu": lambda x, of: ops.swiglu(x, x[:, ::-1] if isinstance(x, np.ndarray) else x.flip(1)),
+    "geglu": lambda x, of: ops.geglu(x[..., :8]),
+    "geglu_tanh": lambda x, of: ops.geglu(x, x, "tanh"),
+    "dropout": lambda x, of: ops.dropout(x, 0.3, seed=3),
     "softmax": lambda x, of: ops.softmax(x, -1),
     "embedding": lambda x, of: ops.embedding(of(np.array([[1, 0], [1, 1]])), x[0, 0]),
     "rope": lambda x, of: ops.rope(x, of(_COS), of(_SIN)),
@@ -143,6 +148,7 @@ def test_without_torch():
         w = np.ones(8, np.float32)
         for y in (
             ops.layer_norm(x, (8,), w, w), ops.rms_norm(x, (8,), w), ops.silu(x), ops.gelu(x),
+            ops.relu(x), ops.swiglu(x, x), ops.geglu(x, x), ops.dropout(x), ops.dropout(x, seed=2),
             ops.softmax(x, -1), ops.rope(x, cos, sin), ops.embedding(np.zeros((1, 2, 3), np.int64), x[0, 0]),
         ):
             assert type(y) is np.ndarray and y.shape == x.shape
