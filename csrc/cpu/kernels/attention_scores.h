@@ -71,16 +71,8 @@ class QueryRows {
   // Asks for what part `part` of `parts` of the rows will add to the keys' scores, for the second
   // cache: rows of a mask lie too far apart for the processor to see them coming.
   void prefetch(int64_t k0, int64_t keys, int part, int parts) const {
-    for (const AttentionMask* mask : {&a.mask, &a.bias}) {
-      const int64_t* at = mask == &a.mask ? mask_at_ : bias_at_;
-      if (!mask->data || mask->stride[3] != 1) continue;
-      int64_t bytes = mask->dtype == DType::boolean ? 1 : bytes_of(mask->dtype);
-      for (int r = count * part / parts; r < count * (part + 1) / parts; ++r) {
-        if (r && at[r] == at[r - 1]) continue;
-        const char* row = static_cast<const char*>(mask->data) + (at[r] + k0) * bytes;
-        for (int64_t i = 0; i < keys * bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
-      }
-    }
+    prefetch(a.mask, mask_at_, k0, keys, count * part / parts, count * (part + 1) / parts);
+    prefetch(a.bias, bias_at_, k0, keys, count * part / parts, count * (part + 1) / parts);
   }
 
   // Products to what the softmax takes.
@@ -151,6 +143,17 @@ class QueryRows {
  private:
   int64_t offset_of(const AttentionMask& mask, int r) const {
     return span.b * mask.stride[0] + head_[r] * mask.stride[1] + query_[r] * mask.stride[2];
+  }
+
+  static void prefetch(const AttentionMask& mask, const int64_t* at, int64_t k0, int64_t keys,
+                       int first, int end) {
+    if (!mask.data || mask.stride[3] != 1) return;
+    int64_t bytes = mask.dtype == DType::boolean ? 1 : bytes_of(mask.dtype);
+    for (int r = first; r < end; ++r) {
+      if (r && at[r] == at[r - 1]) continue;
+      const char* row = static_cast<const char*>(mask.data) + (at[r] + k0) * bytes;
+      for (int64_t i = 0; i < keys * bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    }
   }
 
   // True where all rows of the vectors have one row of the mask.
