@@ -17,13 +17,16 @@ def _(
     seed, need_query, need_key, need_value, need_bias, need_sinks,
 ):  # fmt: skip
     sums = torch.float64 if query.dtype == torch.float64 else torch.float32
-    none = query.new_empty(0, dtype=torch.float32)
+
+    def none():
+        return query.new_empty(0, dtype=torch.float32)
+
     heads = [
-        t.new_empty([t.shape[d] for d in _order(t)]) if need else none
+        t.new_empty([t.shape[d] for d in _order(t)]) if need else none()
         for t, need in ((query, need_query), (key, need_key), (value, need_value))
     ]
     others = [
-        t.new_empty(t.shape, dtype=sums) if need and t is not None else none
+        t.new_empty(t.shape, dtype=sums) if need and t is not None else none()
         for t, need in ((bias, need_bias), (sinks, need_sinks))
     ]
     return *heads, *others

@@ -48,6 +48,9 @@ SPEC = OpSpec(
     dtypes=REAL,
     gradients=("q", "k", "v"),
     cases=(
+        _case("tiny_shared", 1, 2, 1, 3, 4, 3, mask=("float", (3, 4))),
+        _case("tiny_causal", 1, 1, 1, 4, 3, 2, causal=True, dv=1),
+        _case("tiny_nothing_seen", 1, 1, 1, 2, 2, 2, mask=("none", (2, 2))),
         _case("many_odd", 2, 3, 3, 37, 71, 33),
         _case("causal_shared", 1, 6, 2, 67, 67, 64, causal=True),
         _case("few_odd", 2, 4, 2, 3, 301, 33),
