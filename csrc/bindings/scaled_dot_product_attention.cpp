@@ -81,6 +81,8 @@ auto forward(Results& results, const TensorView& query, const TensorView& key,
 
 }  // namespace
 
+void bind_attention_backward(py::module_& m);
+
 void bind_scaled_dot_product_attention(py::module_& m) {
   define<forward>(m,
                   "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, "
@@ -89,6 +91,7 @@ void bind_scaled_dot_product_attention(py::module_& m) {
                   "Tensor? block_table, Tensor? key_scale, Tensor? value_scale, float scale, "
                   "float softcap, float dropout_p, int window_left, int window_right, int offset, "
                   "bool offset_from_end, bool return_lse, int seed) -> (Tensor, Tensor)");
+  bind_attention_backward(m);
 }
 
 }  // namespace honed::bindings

@@ -155,7 +155,9 @@ void rows(const AttentionArgs& a, const Span& s, const Chunk& c, int64_t row) {
   }
   each_run(a, s, c, [&](const KeyRun& run, int from, int count) {
     for (int r = 0; r < R; ++r) score[r] = scores[r] + from;
-    dot_keys<R, T>({reinterpret_cast<const T*>(run.k), a.k_stride[2], a.head_dim, count}, q, score);
+    dot_keys<R, T>({reinterpret_cast<const T*>(run.k), a.k_stride[2], a.head_dim, count},
+                   {reinterpret_cast<const T*>(run.v), a.v_stride[2], a.value_dim, count}, q,
+                   score);
     if (run.k_scale)
       for (int r = 0; r < R; ++r)
         for (int k = 0; k < count; ++k) score[r][k] *= run.k_scale[k * a.k_scale_stride[2]];

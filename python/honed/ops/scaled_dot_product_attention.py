@@ -6,6 +6,7 @@ from honed.ops._dispatch import fall_back, function, tracing
 
 if torch is not None:
     from honed.ops._torch.attention import attention, reads_traced
+    from honed.ops._torch.scaled_dot_product_attention import attend, differentiates
 
 _attend = function(NAME)
 _MAX_HEAD_DIM = 512
@@ -159,8 +160,11 @@ def scaled_dot_product_attention(
     answer = reads(query, key, value, attn_mask, *tensors.values())
     if dropout_p and answer and seed is None and tracing():
         answer = 0  # the seed is a number that the trace would hold for good
-    if answer == 1 and _fits(query, key, value, enable_gqa, options):
-        return _run(query, key, value, attn_mask, dropout_p, is_causal, scale, tensors, options)
+    gradient = answer == 2
+    if gradient and not differentiates(attn_mask, tensors):
+        answer = 0
+    if answer and _fits(query, key, value, enable_gqa, options):
+        return _run(query, key, value, attn_mask, dropout_p, is_causal, scale, tensors, options, gradient)
     if options:
         return attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, **tensors, **options
@@ -179,7 +183,7 @@ def scaled_dot_product_attention(
     )
 
 
-def _run(query, key, value, attn_mask, dropout_p, is_causal, scale, tensors, options):
+def _run(query, key, value, attn_mask, dropout_p, is_causal, scale, tensors, options, gradient):
     """The kernel."""
     if scale is None:
         if not query.shape or query.shape[-1] == 0:
@@ -192,23 +196,14 @@ def _run(query, key, value, attn_mask, dropout_p, is_causal, scale, tensors, opt
         left, right = window_bounds(options["window"], is_causal)
         offset, from_end = offset_and_end(options["query_offset"])
         return_lse = options["return_lse"]
-    out, lse = _attend(
-        query,
-        key,
-        value,
-        attn_mask,
-        *(tensors.values() if tensors else _NO_TENSORS),
-        scale,
-        options.get("softcap", 0.0),
-        dropout_p,
-        left,
-        right,
-        offset,
-        from_end,
-        return_lse,
-        seed_of(options.get("seed"), query) if dropout_p else 0,
-    )
-    out = out.swapaxes(1, 2)
+    seed = seed_of(options.get("seed"), query) if dropout_p else 0
+    numbers = scale, options.get("softcap", 0.0), dropout_p, left, right, offset, from_end
+    if gradient:
+        out, lse = attend(query, key, value, attn_mask, tensors, (*numbers, seed))
+    else:
+        more = tensors.values() if tensors else _NO_TENSORS
+        out, lse = _attend(query, key, value, attn_mask, *more, *numbers, return_lse, seed)
+        out = out.swapaxes(1, 2)
     dims = len(query.shape)
     if dims < 4:
         out = out[0] if dims == 3 else out[0, 0]
