@@ -49,7 +49,7 @@ template <int V>
 constexpr int kTileRows = (kLanes == 16 ? 24 : 12) / V;
 
 // c[i][.] = c[i][.] * rescale[.] + sum_l left(i, l) * b[l][.] for n <= N rows of V vectors; without
-// rescale c starts at 0. Rows of b and c are ld apart.
+// rescale what c holds counts for nothing. Rows of b and c are ld apart.
 template <class Kind, int N, int V>
 HONED_INLINE void tile(const Left<typename Kind::T>& left, int n, int64_t count, const float* b,
                        float* c, int64_t ld, const float* rescale) {
@@ -57,9 +57,7 @@ HONED_INLINE void tile(const Left<typename Kind::T>& left, int n, int64_t count,
   vf sum[N][V];
   for (int i = 0; i < N; ++i) p[i] = left.data + (i < n ? i : n - 1) * left.row;
   for (int i = 0; i < N; ++i)
-    for (int v = 0; v < V; ++v)
-      sum[i][v] =
-          rescale && i < n ? load(c + i * ld + v * kLanes) * load(rescale + v * kLanes) : zero();
+    for (int v = 0; v < V; ++v) sum[i][v] = zero();
   for (int64_t l = 0, at = 0; l < count; ++l, at += left.step, b += ld) {
     typename Kind::Row row[V];
     for (int v = 0; v < V; ++v) row[v] = Kind::row(b + v * kLanes);
@@ -70,7 +68,10 @@ HONED_INLINE void tile(const Left<typename Kind::T>& left, int n, int64_t count,
   }
   for (int i = 0; i < N; ++i)
     if (i < n)
-      for (int v = 0; v < V; ++v) store(c + i * ld + v * kLanes, sum[i][v]);
+      for (int v = 0; v < V; ++v) {
+        float* to = c + i * ld + v * kLanes;
+        store(to, rescale ? fmadd(load(to), load(rescale + v * kLanes), sum[i][v]) : sum[i][v]);
+      }
 }
 
 // The same for any n.

@@ -12,6 +12,8 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
+constexpr int64_t kDepth = 128;  // steps of one sum: longer ones lose digits
+
 HONED_INLINE void transpose4(const float* from, int64_t from_ld, float* to, int64_t to_ld) {
   __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_ld);
   __m128 c = _mm_loadu_ps(from + 2 * from_ld), d = _mm_loadu_ps(from + 3 * from_ld);
@@ -41,6 +43,7 @@ class Block {
     for (int v = 0; v < vecs; ++v) {
       store(max_ + v * kLanes, set1(kLowest));
       store(sum_ + v * kLanes, zero());
+      store(ones_ + v * kLanes, set1(1.0f));
       for (int64_t d = 0; d < a_.value_dim; ++d) store(result_ + d * ld_ + v * kLanes, zero());
     }
     int64_t first = rows_.first_seen(0), end = rows_.end_seen(vecs);
@@ -110,8 +113,12 @@ class Block {
     int64_t steps = (a_.head_dim + per - 1) / per, piece = a_.mask.data || a_.bias.data ? 12 : n;
     for (int64_t k = 0; k < n; k += piece) {
       if (v1 - v0 > 1) rows_.prefetch(k0 + from, n, int(k / piece), int((n + piece - 1) / piece));
-      product<Kind>({keys.data + k * keys.row, keys.row, keys.step}, smaller(piece, n - k), steps,
-                    query_ + at, score_ + k * ld_ + at, ld_, v1 - v0, nullptr);
+      int64_t d = 0;
+      do {
+        product<Kind>({keys.data + k * keys.row + d * keys.step, keys.row, keys.step},
+                      smaller(piece, n - k), smaller(kDepth, steps - d), query_ + d * ld_ + at,
+                      score_ + k * ld_ + at, ld_, v1 - v0, d ? ones_ : nullptr);
+      } while ((d += kDepth) < steps);
     }
     Scores scores{score_, ld_, k0 + from, int(n), v0, v1};
     rows_.finish(scores, factor_);
@@ -200,7 +207,7 @@ class Block {
   alignas(64) float score_[kMaxRows * kMaxRows];  // (keys, rows)
   alignas(64) float result_[kAttentionBlock];     // (Dv, rows), not yet divided by the sum
   alignas(64) float key_[kAttentionBlock], value_[kAttentionBlock];  // converted
-  alignas(64) float max_[kMaxRows], sum_[kMaxRows], rescale_[kMaxRows];
+  alignas(64) float max_[kMaxRows], sum_[kMaxRows], rescale_[kMaxRows], ones_[kMaxRows];
 };
 
 template <class Kind>
