@@ -82,7 +82,10 @@ def scaled_dot_product_attention(
 
     Returns:
         ``(B, H, T, Dv)`` like ``query``, lying in memory as ``(B, T, H, Dv)``: joining the heads moves
-        nothing. Sums are float32, float64 of float64. A query that sees no key gives 0.
+        nothing. Sums are float32, float64 of float64. A query that sees no key gives 0. Gradients, of ``lse``
+        too, reach query, key, value, bias (or a float attn_mask) and sinks in memory that does not grow with
+        ``T * S`` either, with the same bits on any number of threads. Slopes, or a mask and a bias at once,
+        get theirs from the composition below.
 
     Raises:
         ValueError: shapes that do not fit, arguments that exclude each other. TypeError: a type without a
