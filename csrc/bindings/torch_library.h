@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bindings/results.h"
+#include "core/arena.h"
 #include "core/tensor_view.h"
 
 namespace honed::bindings {
@@ -72,7 +73,9 @@ struct Taken<const TensorView*> {
 class TorchResults : public Results {
  public:
   TensorView make(std::span<const int64_t> shape, DType dtype) override {
-    return made_.emplace_back(TorchTensor::empty(shape, dtype)).view();
+    TensorView view = made_.emplace_back(TorchTensor::empty(shape, dtype)).view();
+    ask_huge_pages(view.data, view.numel() * size_of(dtype));
+    return view;
   }
   void skip() override { make(std::array<int64_t, 1>{0}, DType::f32); }
   void give(TorchValue* stack) {
