@@ -85,6 +85,20 @@ class PythonResults : public Results {
     made_.at(count_++) = std::move(made.object);
     return made.view;
   }
+  TensorView make_in_order(const TensorView& like, const int* order) override {
+    int64_t shape[kMaxDims];
+    py::tuple back{size_t(like.ndim)};
+    for (int i = 0; i < like.ndim; ++i) {
+      shape[i] = like.shape[order[i]];
+      back[size_t(order[i])] = i;
+    }
+    TensorView made = make({shape, size_t(like.ndim)}, like.dtype), view = like;
+    for (int i = 0; i < like.ndim; ++i) view.strides[order[i]] = made.strides[i];
+    view.data = made.data;
+    py::object& object = made_[count_ - 1];
+    object = object.attr(py::hasattr(object, "permute") ? "permute" : "transpose")(back);
+    return view;
+  }
   void skip() override { made_.at(count_++) = py::none(); }
   PyObject* give() {
     if (count_ == 1) return made_[0].release().ptr();

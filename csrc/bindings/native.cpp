@@ -95,9 +95,10 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
 }
 
-// As takes(), with gradients; f64 beside f64 only.
+// As takes(), with gradients; f64 beside f64 only, or any element types.
+template <bool any_types>
 PyObject* answers(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  Question question;
+  Question question(any_types);
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) continue;
     Tensor tensor;
@@ -185,7 +186,9 @@ PyMethodDef methods[] = {
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
      "gradient now. "
      "None is passed over. True where the first is no torch tensor."},
-    {"answers", as_method(answers), METH_FASTCALL,
+    {"reads", as_method(answers<true>), METH_FASTCALL,
+     "reads(*tensors): as answers(), of tensors of any element types."},
+    {"answers", as_method(answers<false>), METH_FASTCALL,
      "answers(*tensors): 1 where a kernel takes these tensors (as takes(), and float64 if all "
      "are), 2 "
      "where only a gradient is in the way, else 0."},
@@ -209,7 +212,7 @@ void Question::ask(PyObject* object, Tensor& tensor) {
   bool first = std::exchange(first_, false);
   if (!torch_ || answer_ == kNo || answer_ == kError) return;
   Answer yes = kernel_takes(object, tensor);
-  if (yes == kYes || yes == kNeedsGradient) {
+  if (!any_types_ && (yes == kYes || yes == kNeedsGradient)) {
     bool wide = tensor->dtype == DType::f64;
     if (first) wide_ = wide;
     if (!is_real(tensor->dtype) || wide != wide_) yes = kNo;

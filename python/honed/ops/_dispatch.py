@@ -84,6 +84,8 @@ else:
         """False: without torch there is no compiler."""
         return False
 
+    tracing = is_compiling
+
 
 _told = set()
 _verbose = _core.verbose()  # read here: torch.compile cannot trace a call into the extension
