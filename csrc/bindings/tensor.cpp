@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/huge_pages.h"
 #include "core/arena.h"
 #include "core/check.h"
 

@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "bindings/results.h"
-#include "core/arena.h"
 #include "core/tensor_view.h"
 
 namespace honed::bindings {
@@ -73,9 +72,7 @@ struct Taken<const TensorView*> {
 class TorchResults : public Results {
  public:
   TensorView make(std::span<const int64_t> shape, DType dtype) override {
-    TensorView view = made_.emplace_back(TorchTensor::empty(shape, dtype)).view();
-    ask_huge_pages(view.data, view.numel() * size_of(dtype));
-    return view;
+    return made_.emplace_back(TorchTensor::empty(shape, dtype)).view();
   }
   TensorView make_in_order(const TensorView& like, const int* order) override {
     return made_

@@ -45,15 +45,6 @@ void* allocate_aligned(int64_t bytes) {
 
 void free_aligned(void* data) { std::free(data); }
 
-void ask_huge_pages(void* data, int64_t bytes) {
-  constexpr uintptr_t kPage = 4096;
-  if (bytes < int64_t(2 * kHugePage)) return;
-  uintptr_t at = reinterpret_cast<uintptr_t>(data);
-  uintptr_t first = (at + kPage - 1) / kPage * kPage,
-            last = (at + uintptr_t(bytes)) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-}
-
 Scratch::Scratch(int64_t bytes) {
   size_t need = (size_t(bytes) + kAlign - 1) / kAlign * kAlign;
   while (stack.top < stack.blocks.size() &&

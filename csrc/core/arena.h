@@ -27,9 +27,6 @@ void* allocate_aligned(
     int64_t bytes);  // 64-byte aligned, huge pages asked for from 4 MiB; throws bad_alloc
 void free_aligned(void* data);
 
-// Asks for huge pages under new memory of 4 MiB or more: one page fault instead of 512.
-void ask_huge_pages(void* data, int64_t bytes);
-
 // Long-lived memory, 64-byte aligned, from 16 MB slabs of huge pages: the small weights that a
 // thread packs lie side by side. A slab is freed when the last piece of it is.
 std::shared_ptr<uint8_t[]> allocate_packed(int64_t bytes);
