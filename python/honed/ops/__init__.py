@@ -1,6 +1,7 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
 from honed._lib import torch as _torch_module
+from honed.ops.cross_entropy import cross_entropy
 from honed.ops.embedding import embedding
 from honed.ops.gelu import gelu
 from honed.ops.layer_norm import layer_norm
@@ -20,6 +21,7 @@ if _torch_module is not None:
     _library.register()
 
 __all__ = [
+    "cross_entropy",
     "embedding",
     "gelu",
     "layer_norm",
