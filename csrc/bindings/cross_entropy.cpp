@@ -1,8 +1,6 @@
 // honed._core.cross_entropy, cross_entropy_backward
 #include "ops/cross_entropy.h"
 
-#include <algorithm>
-
 #include "bindings/loss.h"
 #include "core/check.h"
 
@@ -10,22 +8,14 @@ namespace honed::bindings {
 
 namespace {
 
-void check_target(const char* op, const TensorView& input, const TensorView& target) {
-  HONED_CHECK(input.ndim > 0, op, ": input has no dimensions, expected at least 1");
-  HONED_CHECK(target.ndim == input.ndim - 1 &&
-                  std::equal(target.shape, target.shape + target.ndim, input.shape),
-              op, ": target has shape ", shape_of(target), " and rows of logits ", shape_of(input),
-              ", expected a target for each row");
-}
-
 auto forward(Results& results, const TensorView& input, const TensorView& target,
              const TensorView* weight, int64_t ignore_index, int64_t reduction, double smoothing,
-             double z_loss, double softcap, bool need_lse, bool need_grad) {
+             double z_loss, double softcap, bool wide_loss, bool need_lse, bool need_grad) {
   const LossOptions options = loss_options(ignore_index, reduction, smoothing, z_loss, softcap);
-  check_target("cross_entropy", input, target);
+  check_rows("cross_entropy", input, target);
   check_loss("cross_entropy", options, input.dtype);
   const DType wide = input.dtype == DType::f64 ? DType::f64 : DType::f32;
-  TensorView loss = results.make(loss_shape(target, options), input.dtype), lse, d_input;
+  TensorView loss = make_loss(results, input, target, options, wide_loss), lse, d_input;
   if (need_lse) {
     const int64_t shape[] = {target.numel(), 2};
     lse = results.make(shape, wide);
@@ -47,7 +37,7 @@ auto backward(Results& results, const TensorView& grad, const TensorView& input,
               const TensorView& target, const TensorView* weight, const TensorView& lse,
               int64_t ignore_index, double smoothing, double z_loss, double softcap) {
   const LossOptions options = loss_options(ignore_index, 0, smoothing, z_loss, softcap);
-  check_target("cross_entropy_backward", input, target);
+  check_rows("cross_entropy_backward", input, target);
   HONED_CHECK(same_shape(grad, target), "cross_entropy_backward: grad has shape ", shape_of(grad),
               " and target ", shape_of(target), ", expected equal shapes");
   HONED_CHECK(lse.contiguous() && lse.numel() == 2 * target.numel() &&
@@ -68,7 +58,7 @@ void bind_cross_entropy(py::module_& m) {
   define<forward>(m,
                   "cross_entropy(Tensor input, Tensor target, Tensor? weight, int ignore_index, "
                   "int reduction, float label_smoothing, float z_loss, float softcap, "
-                  "bool need_lse, bool need_grad) -> (Tensor, Tensor, Tensor)");
+                  "bool wide_loss, bool need_lse, bool need_grad) -> (Tensor, Tensor, Tensor)");
   define<backward>(m,
                    "cross_entropy_backward(Tensor grad, Tensor input, Tensor target, "
                    "Tensor? weight, Tensor lse, int ignore_index, float label_smoothing, "

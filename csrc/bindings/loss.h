@@ -1,5 +1,7 @@
 // What the bindings of losses share.
 #pragma once
+#include <algorithm>
+
 #include "bindings/function.h"
 #include "core/check.h"
 #include "ops/cross_entropy.h"
@@ -13,9 +15,21 @@ inline LossOptions loss_options(int64_t ignore_index, int64_t reduction, double 
   return {ignore_index, Reduction(reduction), smoothing, z_loss, softcap};
 }
 
-// The shape of the loss: the target's, or a number.
-inline std::span<const int64_t> loss_shape(const TensorView& target, const LossOptions& options) {
-  return {target.shape, options.reduction == Reduction::none ? size_t(target.ndim) : 0};
+// input: (..., C), target: (...)
+inline void check_rows(const char* op, const TensorView& input, const TensorView& target) {
+  HONED_CHECK(input.ndim > 0, op, ": input has no dimensions, expected at least 1");
+  HONED_CHECK(target.ndim == input.ndim - 1 &&
+                  std::equal(target.shape, target.shape + target.ndim, input.shape),
+              op, ": target has shape ", shape_of(target), " and rows of input ", shape_of(input),
+              ", expected a target for each row");
+}
+
+// The loss: of the target's shape, or a number; wide: f32 of a narrower input.
+inline TensorView make_loss(Results& results, const TensorView& input, const TensorView& target,
+                            const LossOptions& options, bool wide) {
+  const size_t dims = options.reduction == Reduction::none ? size_t(target.ndim) : 0;
+  return results.make({target.shape, dims},
+                      wide && is_float(input.dtype) ? DType::f32 : input.dtype);
 }
 
 }  // namespace honed::bindings

@@ -58,10 +58,14 @@ class LossTargets {
   std::unique_ptr<char[]> w_;
 };
 
+// Elements of a contiguous tensor of any real type, as f64 and from it.
+void widen(const TensorView& from, double* to);
+void put_number(const TensorView& to, int64_t at, double value);
+
 void check_loss(const char* op, const LossOptions& options, DType dtype);
 // The factor that a reduction gives every row.
 double factor_of(Reduction reduction, double total);
-// What becomes of the losses of rows: out of the logits' type, a row each or one number.
+// What becomes of the losses of rows: a row each or one number, of out's type.
 void reduce_loss(const TensorView& out, const double* losses, int64_t rows, Reduction reduction,
                  double total);
 void run_cross_entropy(const CrossEntropyArgs& args, bool backward = false);
@@ -70,7 +74,7 @@ void run_cross_entropy(const CrossEntropyArgs& args, bool backward = false);
 // or nullptr.
 void cross_entropy(const TensorView& loss, void* lse, const TensorView* dx, const TensorView& x,
                    const TensorView& target, const TensorView* weight, const LossOptions& options);
-// grad: that of the loss, (R,) contiguous.
+// grad: that of the loss, (R,) contiguous, of any real type.
 void cross_entropy_backward(const TensorView& dx, const TensorView& grad, const TensorView& x,
                             const TensorView& target, const TensorView* weight, const void* lse,
                             const LossOptions& options);

@@ -36,14 +36,17 @@ def cross_entropy(
         weight: ``(C,)``, a factor of each class, or ``None``.
         size_average, reduce: what torch had before ``reduction``; they override it.
         ignore_index: a target whose row has no loss and no gradient.
-        reduction: ``"mean"`` divides the sum of all losses by the sum of the targets' weights (without weights
+        reduction: ``"mean"`` divides the sum of all losses by the sum of the targets' weights (without
+            weights
             by the rows that are not ignored: NaN where there are none), ``"sum"``, ``"none"``.
         label_smoothing: in [0, 1], how much of the target is the uniform distribution.
-        z_loss: the factor of ``lse^2``, which keeps logits from drifting (PaLM). Class weights do not touch it.
+        z_loss: the factor of ``lse^2``, which keeps logits from drifting (PaLM). Class weights do not touch
+            it.
         softcap: logits are ``softcap tanh(input / softcap)``; 0 takes them as they are.
 
     Returns:
-        A number, or for ``"none"`` a tensor shaped as ``target``, of input's type; sums are float32 and
+        A number, or for ``"none"`` a tensor shaped as ``target``, of input's type, float32 under
+        ``torch.autocast``; sums are float32 and
         float64. Gradients reach input, any number of times. For ``"mean"`` and ``"sum"`` the gradient is made
         together with the loss, while a row is in the cache.
 
@@ -66,14 +69,15 @@ def cross_entropy(
     options = (ignore_index, REDUCTIONS[reduction], label_smoothing, z_loss, softcap)
     if torch is None or not isinstance(input, torch.Tensor):
         rows = input.transpose(0, *range(2, input.ndim), 1) if input.ndim > 2 else input
-        return _run(rows, target, weight, *options, False, False)[0]
+        return _run(rows, target, weight, *options, False, False, False)[0]
     how = answer(input, weight) if _torch_side.are_classes(target, weight) else 0
     if not how:
         return fall_back("cross_entropy", _torch_side.composed, input, target, weight, *options)
     rows = input.movedim(1, -1) if input.dim() > 2 else input
+    wide = torch.is_autocast_enabled("cpu")
     if how == 1:
-        return _run(rows, target, weight, *options, False, False)[0]
-    return _torch_side.CrossEntropy.apply(rows, target, weight, *options)
+        return _run(rows, target, weight, *options, wide, False, False)[0]
+    return _torch_side.CrossEntropy.apply(rows, target, weight, *options, wide)
 
 
 def _before(size_average, reduce):

@@ -11,12 +11,19 @@ _forward, _backward = function("cross_entropy"), function("cross_entropy_backwar
 _CLASSES = (torch.int64, torch.int32, torch.uint8)
 
 
+def loss_dtype(input, wide):
+    """That of the loss: input's, float32 at least where it is to be wide."""
+    return torch.float32 if wide and input.dtype != torch.float64 else input.dtype
+
+
 @result_of("cross_entropy")
-def _(input, target, weight, ignore_index, reduction, smoothing, z_loss, softcap, need_lse, need_grad):
+def _(
+    input, target, weight, ignore_index, reduction, smoothing, z_loss, softcap, wide_loss, need_lse, need_grad
+):
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
     none = input.new_empty(0, dtype=torch.float32)
     return (
-        input.new_empty(target.shape if reduction == 0 else ()),
+        input.new_empty(target.shape if reduction == 0 else (), dtype=loss_dtype(input, wide_loss)),
         input.new_empty((target.numel(), 2), dtype=wide) if need_lse else none,
         input.new_empty(input.shape) if need_grad else none,
     )
@@ -65,7 +72,7 @@ class CrossEntropy(torch.autograd.Function):
     """cross_entropy of rows, classes last, with gradients."""
 
     @staticmethod
-    def forward(ctx, input, target, weight, *options):
+    def forward(ctx, input, target, weight, *options):  # the last: a wide loss
         reduced = options[1] != 0
         loss, lse, made = _forward(input, target, weight, *options, not reduced, reduced)
         ctx.options = options
@@ -77,13 +84,16 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        rest = (None,) * 7
-        ignore_index, reduction, *more = ctx.options
+        rest = (None,) * 8
+        ignore_index, reduction, *more, wide = ctx.options
         if torch.is_grad_enabled() and not tracing():
             input, target, weight, _ = ctx.saved_tensors
-            plain = lambda x: composed(  # noqa: E731
-                x.movedim(-1, 1) if x.dim() > 2 else x, target, weight, ignore_index, reduction, *more
-            )
+
+            def plain(x):
+                x = x.to(loss_dtype(x, wide))
+                rows = x.movedim(-1, 1) if x.dim() > 2 else x
+                return composed(rows, target, weight, ignore_index, reduction, *more)
+
             return *again(plain, (input,), grad, (True,)), *rest
         if reduction and not tracing():
             made, ctx.made = ctx.made, None
