@@ -75,6 +75,22 @@ class Sum {
   bool rounds_ = false;
 };
 
+// Without a bias as the product of turned matrices, whose rows, the weights, are read where they lie.
+// (Chunks of 158 rows, 768 inputs, 50257 classes, Zen 4: loss and gradients take 0.94 of the time.)
+void make_logits(const TensorView& logits, const TensorView& x, const LinearLoss& a) {
+  if (!a.b) return matmul(turned(logits), a.w, turned(x));
+  for (int64_t c = 0; c < a.w.size(0); c += kClassBlock) {
+    const int64_t some = std::min(kClassBlock, a.w.size(0) - c);
+    Epilogue epilogue;
+    TensorView bias;
+    if (a.b) {
+      bias = part(*a.b, 0, c, some);
+      epilogue.bias = &bias;
+    }
+    matmul(part(logits, 1, c, some), x, turned(part(a.w, 0, c, some)), epilogue);
+  }
+}
+
 void check(const LinearLoss& a) {
   check_loss(kOp, a.options, a.x.dtype);
   for (const TensorView* t : {&a.w, a.b})
@@ -127,9 +143,7 @@ void linear_cross_entropy(const LinearLoss& a) {
     const int64_t count = std::min(step, rows - first);
     const TensorView x = part(a.x, 0, first, count);
     const TensorView logits = matrix(logits_memory.as<void>(), count, classes, dtype);
-    Epilogue epilogue;
-    epilogue.bias = a.b;
-    matmul(logits, x, turned(a.w), epilogue);
+    make_logits(logits, x, a);
     CrossEntropyArgs args = targets.args(a.options, first, count);
     args.x = logits.data;
     args.x_stride = args.dx_stride = classes;

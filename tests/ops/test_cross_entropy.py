@@ -296,6 +296,6 @@ def test_the_logits_never_exist_whole():
     }
     logits, gradients = 4 * 1024 * 20000, 4 * 64 * (1024 + 20000)
     assert grown["torch"] > 2 * logits, "torch's peak is not what it was: measure differently"
-    # A sixteenth of the logits, the gradients, and what products arrange: at most 16 MB of weights.
+    # A sixteenth of the logits, the gradients, and what products arrange: a few hundred kB of weights.
     assert grown["honed"] < logits / 16 + gradients + (16 << 20)
     assert grown["honed"] < grown["torch"] / 6

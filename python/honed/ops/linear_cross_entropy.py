@@ -45,7 +45,7 @@ def linear_cross_entropy(
         reduction, label_smoothing, z_loss, softcap: as :func:`honed.ops.cross_entropy` has them.
         ignore_index: a target whose row does not count; ``None`` is -100.
         options: torch's ``LinearCrossEntropyOptions``; given, torch's own op runs.
-        chunk: rows whose logits exist at a time; 0 chooses as many as fill 64 MB.
+        chunk: rows whose logits exist at a time; 0 chooses as many as fill 32 MB.
 
     Returns:
         A number, or for ``"none"`` a tensor shaped as ``target``, of input's type. Logits are rounded to
