@@ -307,7 +307,7 @@ def test_what_is_refused():
         fast(q, k, v, key_padding_mask=torch.zeros(N, L))
     with pytest.raises(AssertionError, match="bool and floating types"):
         fast(q, k, v, attn_mask=torch.zeros(L, S, dtype=torch.int64))
-    with pytest.raises(ValueError, match="11.*12"):
+    with pytest.raises(ValueError, match=r"11.*12"):
         fast(q[..., 1:].contiguous(), k, v)
 
 

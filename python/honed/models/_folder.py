@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read(folder, kind: str, prefix: str):
-    """The configuration and the weights of a folder whose ``model_type`` is ``kind``, names without ``prefix``.
+    """Configuration and weights of a folder whose ``model_type`` is ``kind``; names lose ``prefix``.
 
     Raises:
         FileNotFoundError: no ``config.json`` or no safetensors file. ValueError: another kind of model.

@@ -144,7 +144,7 @@ class GPT(torch.nn.Module):
 
     @torch.no_grad()
     def generate(self, tokens, count: int, *, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0):
-        """``tokens`` and ``count`` more; ``temperature=0`` takes the most likely, else see honed.ops.sample."""
+        """``tokens`` and ``count`` more: the most likely, or drawn as :func:`honed.ops.sample` says."""
         caches = [nn.KeyValues() for _ in self.blocks]
         new = tokens
         for _ in range(count):
