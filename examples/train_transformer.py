@@ -8,13 +8,14 @@ import datetime
 import random
 
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from honed.models import Transformer
 
 LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz -/.,"  # tokens: 0 padding, 1 start, 2 end, then these
-FORMS = "%-d %B %Y|%d %b %Y|%B %-d, %Y|%b %d %Y|%A %-d %B %Y|%d/%m/%Y|%-d.%-m.%Y|%Y/%m/%d|%-d %b %y|%y%m%d"
-FORMS = [*FORMS.split("|"), "%A, %B %-d, %Y", "the %-dth of %B %Y", "%b %-d, %y", "%Y %B %-d"]
+FORMS = "%A %-d %B %Y|%-d %B %Y|%d %b %Y|%B %-d, %Y|%b %d %Y|%d/%m/%Y|%-d.%-m.%Y|%Y/%m/%d|%-d %b %y|%y%m%d"
+FORMS = [*FORMS.split("|"), "%A, %B %-d, %Y", "the %-d of %B, %Y", "%b %-d, %y", "%Y %B %-d"]
 DAYS = [datetime.date(1950, 1, 1) + datetime.timedelta(days) for days in range(36525)]  # to 2049
 
 
@@ -29,32 +30,29 @@ def main():
     parser.add_argument("--picture", help="a file that shows where each written letter looks")
     given = parser.parse_args()
     torch.manual_seed(0), random.seed(0), random.shuffle(DAYS)
-    size = 3 + len(LETTERS)
-    model = Transformer(size, size, d_model=64, heads=4, layers=2, d_ff=256, dropout=0.0, tied=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    model = Transformer(44, 44, d_model=64, heads=4, layers=2, d_ff=256, dropout=0.0, tied=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, given.steps, pct_start=0.1)
     for _ in (bar := tqdm(range(given.steps))):
         days = random.choices(DAYS[200:], k=128)
-        source = tokens(day.strftime(random.choice(FORMS)) for day in days)
-        target = tokens(day.isoformat() for day in days)
-        written = torch.nn.functional.pad(target[:, :-1], (1, 0), value=1)
-        loss = torch.nn.functional.cross_entropy(model(source, written).flatten(0, 1), target.flatten())
+        source, target = tokens(day.strftime(random.choice(FORMS)) for day in days), tokens(map(str, days))
+        logits = model(source, F.pad(target[:, :-1], (1, 0), value=1))
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
         bar.set_postfix(loss=f"{loss.item():.4f}")
-    asked = [(day.strftime(form).lower(), day.isoformat()) for day in DAYS[:200] for form in FORMS]
-    source = tokens(text for text, _ in asked)
-    rows = model.eval().generate(source, start=1, end=2, longest=12)
+    asked = [(day.strftime(form).lower(), str(day)) for day in DAYS[:200] for form in FORMS]
+    rows = model.eval().generate(tokens(text for text, _ in asked), start=1, end=2, longest=12)
     written = ["".join(LETTERS[i - 3] for i in row if i > 2) for row in rows.tolist()]
-    right = sum(row == day for row, (_, day) in zip(written, asked, strict=True))
-    print(*(f"{text:>32}  {row}" for row, (text, _) in zip(written[:14], asked, strict=False)), sep="\n")
-    print(f"{right} of {len(asked)} texts of dates never seen are right: {right / len(asked):.2%}")
+    right = [row == day for row, (_, day) in zip(written, asked, strict=True)]
+    print(*(f"{asked[i][0]:>32}  {written[i]}" for i in range(14)), sep="\n")
+    print(f"{sum(right)} of {len(right)} texts of dates never seen are right: {sum(right) / len(right):.2%}")
     if given.picture:
         from matplotlib import pyplot
 
-        weights = model(source[4:5], rows[4:5, :-1], need_weights=True)[1][-1][0].mean(0)  # (T, S)
-        pyplot.matshow(weights[:, : len(asked[4][0])].detach())
-        pyplot.xticks(range(len(asked[4][0])), asked[4][0]), pyplot.yticks(range(10), written[4])
-        pyplot.savefig(given.picture, bbox_inches="tight")
+        text, before = asked[0][0], F.pad(rows[:1, :9], (1, 0), value=1)
+        weights = model(tokens([text]), before, need_weights=True)[1][-1]  # (1, heads, 10, letters + end)
+        pyplot.matshow(weights[0].mean(0).detach()), pyplot.yticks(range(10), written[0])
+        pyplot.xticks(range(len(text)), text), pyplot.savefig(given.picture, bbox_inches="tight")
 
 
 if __name__ == "__main__":

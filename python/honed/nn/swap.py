@@ -10,7 +10,7 @@ import torch
 from honed import nn
 
 LAYERS = "_honed_layers"  # the attribute of a model whose layers were exchanged
-STATE = ("storage", "_packed", "_packs")  # what honed's layers hold beside torch's
+BEFORE = "_honed_before"  # the attribute of a module that was exchanged: its class and storage before
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,27 @@ TORCHS = {cls: theirs for theirs, cls in HONED.items()}
 def swap(model, storage: str | None, reason: str) -> None:
     """Gives each module that is exactly of a class of ``torch.nn`` honed's class; nothing else changes."""
     for module in model.modules():
-        if why_left_alone(module) is None:
-            module.__class__ = HONED[type(module)]
-            if storage is not None and hasattr(module, "storage"):
-                module.storage = storage
+        cls = type(module)
+        if cls not in TORCHS and why_left_alone(module) is not None:
+            continue
+        module.__dict__[BEFORE] = cls, module.__dict__.get("storage")
+        module.__class__ = HONED.get(cls, cls)
+        if storage is not None and hasattr(module, "storage"):
+            module.storage = storage
     model.__dict__[LAYERS] = Layers(storage, reason)
 
 
 def unswap(model) -> None:
-    """Gives every module of honed's torch's class and frees its packed weights."""
+    """Gives every module that was exchanged the class it had, and frees its packed weights."""
     for module in model.modules():
-        theirs = TORCHS.get(type(module))
-        if theirs is not None:
-            module.__class__ = theirs
-            for name in STATE:
-                module.__dict__.pop(name, None)
-        module.__dict__.pop(LAYERS, None)
+        own = module.__dict__
+        if BEFORE in own:
+            module.__class__, storage = own.pop(BEFORE)
+            for name in ("storage", "_packed", "_packs"):
+                own.pop(name, None)
+            if storage is not None:
+                module.storage = storage
+        own.pop(LAYERS, None)
 
 
 def why_left_alone(module) -> str | None:
