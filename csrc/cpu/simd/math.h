@@ -1,7 +1,7 @@
 // exp, tanh, sigmoid, the normal distribution and the activations made of them, on vf. Errors are
 // against float64, in units of the last place.
 #pragma once
-#include "cpu/simd/vec.h"
+#include "cpu/simd/vec_f64.h"
 
 HONED_BEGIN_LEVEL
 namespace {
@@ -44,9 +44,15 @@ HONED_INLINE vf vtanh(vf x) {
   return select_less(a, set1(0.625f), small, copy_sign(large, x));
 }
 
-// The standard normal distribution function, (1 + erf(x / sqrt 2)) / 2. Within 4 ulp down to -12.9,
-// the tail too, which 1 + erf loses below -5; 0 further down. (Without FMA x^2 / 4 ulp.)
-HONED_INLINE vf vnormal_cdf(vf x) {
+// The standard normal distribution function (1 + erf(x / sqrt 2)) / 2, and its density.
+template <class S>
+struct Normal {
+  typename Simd<S>::type below, density;
+};
+
+// Within 4 ulp down to -12.9, the tail too, which 1 + erf loses below -5; 0 further down. (Without
+// FMA x^2 / 4 ulp.)
+HONED_INLINE Normal<float> vnormal(vf x) {
   const vf end = set1(12.9f);  // beyond, results are subnormal, and slow
   vf a = vmin(end, vabs(x));
   // erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) t P(t - 0.63), t = 1 / (1 + 0.3 a / sqrt 2): P is a minimax
@@ -65,21 +71,17 @@ HONED_INLINE vf vnormal_cdf(vf x) {
   vf b = a * set1(-0.5f), power = a * b;
   vf rest = fmadd(a, b, zero() - power);  // what the product's rounding left
   vf n = round_even(power * set1(1.44269504f));
-  vf below = p * t * exp_of_parts(minus_ln2(power, n) + rest, n);
-  below = select_less(end, vabs(x), zero(), below);
-  return select_less(x, zero(), below, set1(1.0f) - below);
+  vf e = exp_of_parts(minus_ln2(power, n) + rest, n);
+  e = select_less(end, vabs(x), zero(), e);
+  vf below = p * t * e;
+  return {select_less(x, zero(), below, set1(1.0f) - below), e * set1(0.398942280f)};
 }
 
-// x / (1 + e^-x)
-HONED_INLINE vf vsilu(vf x) { return x / (set1(1.0f) + vexp(zero() - x)); }
-
-HONED_INLINE vf vgelu(vf x) { return x * vnormal_cdf(x); }
-
-// x P(x) to a relative 2^-15, in two thirds of vgelu's operations: for results rounded to 16 bits.
-HONED_INLINE vf vgelu_16(vf x) {
+// To a relative 2^-15, in two thirds of the operations: for results rounded to 16 bits.
+HONED_INLINE Normal<float> vnormal_16(vf x) {
   const vf end = set1(12.9f);
   vf a = vmin(end, vabs(x));
-  vf t = set1(1.0f) / fmadd(a, set1(0.282842726f), set1(1.0f));  // as in vnormal_cdf, of degree 5
+  vf t = set1(1.0f) / fmadd(a, set1(0.282842726f), set1(1.0f));  // as above, of degree 5
   vf s = t - set1(0.60504204f);
   vf p = set1(-0.0731224194f);
   p = fmadd(p, s, set1(0.0443185344f));
@@ -95,14 +97,21 @@ HONED_INLINE vf vgelu_16(vf x) {
   e = fmadd(e, r, set1(0.500043571f));
   e = fmadd(e, r, set1(0.999963403f));
   e = fmadd(e, r, set1(0.999999285f));
-  vf below = p * t * times_exp2(e, n);
-  below = select_less(end, vabs(x), zero(), below);
-  return x * select_less(x, zero(), below, set1(1.0f) - below);
+  e = select_less(end, vabs(x), zero(), times_exp2(e, n));
+  vf below = p * t * e;
+  return {select_less(x, zero(), below, set1(1.0f) - below), e * set1(0.398942280f)};
 }
 
+// x / (1 + e^-x)
+HONED_INLINE vf vsilu(vf x) { return x / (set1(1.0f) + vexp(zero() - x)); }
+
+HONED_INLINE vf vgelu(vf x) { return x * vnormal(x).below; }
+
 // x (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+[[maybe_unused]] constexpr double kGeluLinear = -1.5957691216057308,
+                                  kGeluCubic = -0.0713548162726002527;
 HONED_INLINE vf vgelu_tanh(vf x) {
-  vf minus_2u = x * fmadd(x * x, set1(-0.0713548163f), set1(-1.59576912f));
+  vf minus_2u = x * fmadd(x * x, set1(float(kGeluCubic)), set1(float(kGeluLinear)));
   return x / (set1(1.0f) + vexp(minus_2u));
 }
 

@@ -1,18 +1,26 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
 from honed._lib import torch as _torch_module
+from honed.ops.add_layer_norm import add_layer_norm
+from honed.ops.add_rms_norm import add_rms_norm
+from honed.ops.dropout import dropout
 from honed.ops.embedding import embedding
+from honed.ops.geglu import geglu
 from honed.ops.gelu import gelu
+from honed.ops.group_norm import group_norm
 from honed.ops.layer_norm import layer_norm
 from honed.ops.linear import linear
+from honed.ops.log_softmax import log_softmax
 from honed.ops.matmul import matmul
 from honed.ops.quantize_weight import quantize_weight
+from honed.ops.relu import relu
 from honed.ops.rms_norm import rms_norm
 from honed.ops.rope import rope, rope_table
 from honed.ops.sample import sample
 from honed.ops.scaled_dot_product_attention import scaled_dot_product_attention
 from honed.ops.silu import silu
 from honed.ops.softmax import softmax
+from honed.ops.swiglu import swiglu
 
 if _torch_module is not None:
     from honed.ops import _library
@@ -20,12 +28,19 @@ if _torch_module is not None:
     _library.register()
 
 __all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
+    "dropout",
     "embedding",
+    "geglu",
     "gelu",
+    "group_norm",
     "layer_norm",
     "linear",
+    "log_softmax",
     "matmul",
     "quantize_weight",
+    "relu",
     "rms_norm",
     "rope",
     "rope_table",
@@ -33,4 +48,5 @@ __all__ = [
     "scaled_dot_product_attention",
     "silu",
     "softmax",
+    "swiglu",
 ]

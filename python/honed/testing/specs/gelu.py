@@ -3,7 +3,7 @@
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 _SHAPES = [(1,), (3, 7), (5, 16), (2, 3, 33), (0, 8), (), (1, 576), (3, 1023), (4100,)]
 
@@ -33,5 +33,7 @@ SPEC = OpSpec(
     inputs=_inputs,
     honed=_call(ops.gelu),
     torch=_call(torch.nn.functional.gelu),
+    dtypes=REAL,
+    gradients=("input",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
 )
