@@ -26,7 +26,7 @@ _OPS = {
     "gelu": (ops.gelu, F.gelu),
     "relu": (ops.relu, F.relu),
     "swiglu": (lambda x: ops.swiglu(x, x[:1].expand(3, 8)), lambda x: F.silu(x) * x[:1]),
-    "geglu": (ops.geglu, lambda x: F.gelu(x[..., :4]) * x[..., 4:]),
+    "geglu": (lambda x: ops.geglu(x, x), lambda x: F.gelu(x) * x),
     "softmax": (lambda x: ops.softmax(x, -1), lambda x: F.softmax(x, -1)),
     "embedding": (lambda x: ops.embedding(_IDS, x), lambda x: F.embedding(_IDS, x)),
     "rope": (
@@ -42,7 +42,7 @@ _BINDINGS = {
     "gelu": lambda x: _core.gelu(x, False),
     "relu": _core.relu,
     "swiglu": lambda x: _core.swiglu(x, x),
-    "geglu": lambda x: _core.geglu(x, None, False),
+    "geglu": lambda x: _core.geglu(x, x, False),
     "softmax": lambda x: _core.softmax(x, False),
     "embedding": lambda x: _core.embedding(x, _IDS),
     "rope": lambda x: _core.rope(x, _COS, _SIN, None, False, False),
