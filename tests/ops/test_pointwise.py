@@ -84,6 +84,7 @@ def test_halves_are_two_tensors(op):
     want = op(gate, up)
     for given in (both, both.transpose(0, 1).contiguous().transpose(0, 1), both.mT.contiguous().mT):
         assert torch.equal(op(given), want) and torch.equal(op(*given.chunk(2, -1)), want)
+    assert torch.equal(torch.from_numpy(op(both.numpy())), want)
     grads = []
     for inputs in ((both,), both.chunk(2, -1), (gate, up)):
         leaves = [t.detach().requires_grad_() for t in inputs]

@@ -32,7 +32,7 @@ _OPS = {
     "group_norm": (lambda x: ops.group_norm(x, 2), lambda x: F.group_norm(x, 2)),
     "relu": (ops.relu, F.relu),
     "swiglu": (lambda x: ops.swiglu(x, x[:1].expand(3, 8)), lambda x: F.silu(x) * x[:1]),
-    "geglu": (ops.geglu, lambda x: F.gelu(x[..., :4]) * x[..., 4:]),
+    "geglu": (lambda x: ops.geglu(x, x), lambda x: F.gelu(x) * x),
     "softmax": (lambda x: ops.softmax(x, -1), lambda x: F.softmax(x, -1)),
     "log_softmax": (lambda x: ops.log_softmax(x, 0), lambda x: F.log_softmax(x, 0)),
     "embedding": (lambda x: ops.embedding(_IDS, x), lambda x: F.embedding(_IDS, x)),
@@ -61,7 +61,7 @@ _BINDINGS = {
     "log_softmax": lambda x: _core.log_softmax(x, 0, False),
     "relu": _core.relu,
     "swiglu": lambda x: _core.swiglu(x, x),
-    "geglu": lambda x: _core.geglu(x, None, False),
+    "geglu": lambda x: _core.geglu(x, x, False),
     "embedding": lambda x: _core.embedding(x, _IDS),
     "rope": lambda x: _core.rope(x, _COS, _SIN, None, False, False),
     "cross_entropy": lambda x: _core.cross_entropy(
