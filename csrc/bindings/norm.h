@@ -39,11 +39,12 @@ inline void check_dims(const char* op, const TensorView& x, int64_t dims) {
               ", expected at least ", dims, " dimensions");
 }
 
+// size: the elements of the last `dims` dimensions; negative: any.
 inline void check_last(const char* op, const TensorView& x, int64_t dims, int64_t size) {
   check_dims(op, x, dims);
   int64_t last = 1;
   for (int64_t i = 1; i <= dims; ++i) last *= x.size(int(-i));
-  HONED_CHECK(last == size, op, ": input has shape ", shape_of(x),
+  HONED_CHECK(size < 0 || last == size, op, ": input has shape ", shape_of(x),
               dims == 1 ? ", expected its last dimension to be "
                         : ", expected the elements of its last dimensions to be ",
               size);

@@ -58,6 +58,14 @@ def test_group_norm_of_no_batch_has_gradients():
     assert dx.shape == x.shape and torch.equal(dw, torch.zeros(4))
 
 
+def test_group_norm_of_a_bias_alone_has_gradients():  # torch's has none
+    x, b = torch.randn(2, 6, 9, requires_grad=True), torch.randn(6, requires_grad=True)
+    got = torch.autograd.grad(ops.group_norm(x, 3, None, b).cos().sum(), (x, b))
+    want = torch.autograd.grad(F.group_norm(x, 3, torch.ones(6), b).cos().sum(), (x, b))
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_group_norm_keeps_channels_last():
     x = torch.randn(2, 4, 5, 6)
     got = ops.group_norm(x.to(memory_format=torch.channels_last), 2)

@@ -51,11 +51,11 @@ _OPS = {
 }
 # The binding alone, as a caller that skips the Python layer has it.
 _BINDINGS = {
-    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5, 1, 8),
-    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5, 1, 8),
+    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5, 1, -1),
+    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5, 1, -1),
     "silu": _core.silu,
     "gelu": lambda x: _core.gelu(x, False),
-    "add_rms_norm": lambda x: _core.add_rms_norm(x, x, None, 1e-5, 1, 8),
+    "add_rms_norm": lambda x: _core.add_rms_norm(x, x, None, 1e-5, 1, -1)[0],
     "group_norm": lambda x: _core.group_norm(x, 2, None, None, 1e-5),
     "softmax": lambda x: _core.softmax(x, -1, False),
     "log_softmax": lambda x: _core.log_softmax(x, 0, False),

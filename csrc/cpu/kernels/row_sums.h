@@ -16,7 +16,7 @@ struct Parts {
 };
 template <class T, int how_many, class F>
 HONED_INLINE void sum_rows(int64_t cols, Sum<T>* sums, F&& f) {
-  constexpr int kStep = kLanesOf<T>, kChains = how_many == 1 ? 4 : 2;
+  constexpr int kStep = kLanesOf<T>, kChains = 4;
   Vec<T> none = set1(Sum<T>(0)), sum[how_many][kChains];
   for (int p = 0; p < how_many; ++p)
     for (int u = 0; u < kChains; ++u) sum[p][u] = none;
@@ -32,11 +32,8 @@ HONED_INLINE void sum_rows(int64_t cols, Sum<T>* sums, F&& f) {
     for (int p = 0; p < how_many; ++p)
       sum[p][0] = sum[p][0] + (n == kStep ? v.part[p] : keep_first(v.part[p], n, none));
   }
-  for (int p = 0; p < how_many; ++p) {
-    Vec<T> all = sum[p][0] + sum[p][1];
-    if constexpr (kChains == 4) all = all + (sum[p][2] + sum[p][3]);
-    sums[p] = reduce_add(all);
-  }
+  for (int p = 0; p < how_many; ++p)
+    sums[p] = reduce_add((sum[p][0] + sum[p][1]) + (sum[p][2] + sum[p][3]));
 }
 
 template <class T, class F>

@@ -27,10 +27,11 @@ def _call(function):
 SPEC = OpSpec(
     name="softmax",
     cases=(
+        *(Case("x".join(map(str, s)), {"shape": s}) for s in _SHAPES[:3]),
         Case("masked", {"shape": (4, 37), "masked": 20}),
-        Case("to_float32", {"shape": (4, 37), "dtype": torch.float32}),
+        Case("to_float32", {"shape": (4, 37), "dtype": torch.float32, "scale": 1}),
         Case("large", {"shape": (4, 37), "scale": 100}),
-        *(Case("x".join(map(str, s)), {"shape": s}) for s in _SHAPES),
+        *(Case("x".join(map(str, s)), {"shape": s}) for s in _SHAPES[3:]),
         Case("first_dim", {"shape": (5, 9), "dim": 0}),
         Case("middle_dim", {"shape": (2, 6, 70), "dim": 1}),
         Case("masked_dim", {"shape": (4, 3, 37), "dim": 0, "masked": 20}),
