@@ -21,14 +21,15 @@ __all__ = [
     "ops",
     "report",
     "set_num_threads",
+    "train",
     "unhone",
 ]
 
 
 def __getattr__(name):
     # Modules need torch, hone() and its companions transformers' classes too; NumPy users load neither.
-    if name == "nn":
-        return importlib.import_module("honed.nn")
+    if name in ("nn", "train"):
+        return importlib.import_module(f"honed.{name}")
     if name in ("hone", "report", "unhone"):
         from honed import hf
 
