@@ -15,7 +15,7 @@ set(HONED_FLAGS_avx512_amx ${HONED_FLAGS_avx512_fp16} -mamx-tile -mamx-int8 -mam
 # What a level compiles of csrc/cpu/kernels; the rest it takes from the level below. Not named here: all.
 set(HONED_KERNELS_avx2_vnni linear)
 set(HONED_KERNELS_avx512_vnni linear)
-set(HONED_KERNELS_avx512_bf16 linear matmul product_rate)
+set(HONED_KERNELS_avx512_bf16 linear matmul product_rate scaled_dot_product_attention)
 set(HONED_KERNELS_avx512_fp16 linear product_rate)
 set(HONED_KERNELS_avx512_amx linear product_rate)
 

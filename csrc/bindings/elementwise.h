@@ -2,13 +2,14 @@
 // dimensions.
 #pragma once
 #include <algorithm>
+#include <optional>
 
-#include "bindings/tensor.h"
+#include "bindings/function.h"
 
 namespace honed::bindings {
 
 // The order of dimensions, slowest first, in which the tensor's memory is contiguous; false where
-// there are gaps, overlaps or negative strides.
+// there are gaps, overlaps or negative strides, and then the order is the given one.
 inline bool dense_order(const TensorView& t, int* order) {
   for (int i = 0; i < t.ndim; ++i) order[i] = i;
   std::stable_sort(order, order + t.ndim,
@@ -17,10 +18,21 @@ inline bool dense_order(const TensorView& t, int* order) {
   for (int i = t.ndim - 1; i >= 0; --i) {
     int d = order[i];
     if (t.shape[d] == 1) continue;
-    if (t.strides[d] != expected) return false;
+    if (t.strides[d] != expected) {
+      for (int j = 0; j < t.ndim; ++j) order[j] = j;
+      return false;
+    }
     expected *= t.shape[d];
   }
   return true;
+}
+
+// The next result, like `t`: with its strides where its memory is dense (as torch has it), else
+// contiguous.
+inline TensorView make_as(Results& results, const TensorView& t) {
+  int order[kMaxDims];
+  if (t.contiguous() || !dense_order(t, order)) return results.make_like(t);
+  return results.make_in_order(t, order);
 }
 
 inline TensorView one_row(const TensorView& t) {
@@ -31,44 +43,83 @@ inline TensorView one_row(const TensorView& t) {
   return row;
 }
 
-// Runs body(y, x) on 2-D views of a new tensor and the input. The new tensor has the input's
-// strides where its memory is dense (as torch has it), else it is contiguous.
-template <class F>
-py::object elementwise(const char* op, const Tensor& input, F&& body) {
-  require_cpu(op, {&input});
-  if (input->contiguous()) {
-    NewTensor out = empty_like(input);
-    {
-      TensorView y = one_row(out.view), x = one_row(input.view());
-      py::gil_scoped_release released;
-      body(y, x);
+// Tensors of one shape as matrices (R,C) of unit stride along C: the dimensions in the first one's
+// order of memory, joined where all allow it. Operands that do not lie so are copied; results (made
+// as the first, or contiguous but for gaps between rows) always do.
+template <int operands, int results>
+class Matrices {
+  static constexpr int kAll = operands + results;
+
+ public:
+  // Operands, then results; a result that is not wanted has no type.
+  explicit Matrices(const TensorView (&tensors)[kAll]) {
+    bool plain = true;
+    for (const TensorView& t : tensors) plain = plain && (!t.data || t.contiguous());
+    if (plain) {
+      for (int k = 0; k < kAll; ++k) views_[k] = one_row(tensors[k]);
+      return;
     }
-    return out.object;
-  }
-  int order[kMaxDims];
-  if (dense_order(input.view(), order)) {
-    int64_t shape[kMaxDims];
-    py::tuple back{size_t(input->ndim)};
-    for (int i = 0; i < input->ndim; ++i) {
-      shape[i] = input->shape[order[i]];
-      back[size_t(order[i])] = i;
+    int order[kMaxDims];
+    dense_order(tensors[0], order);
+    for (int k = 0; k < kAll; ++k) {
+      views_[k] = tensors[k];
+      for (int i = 0; i < tensors[0].ndim && tensors[k].data; ++i) {
+        views_[k].shape[i] = tensors[k].shape[order[i]];
+        views_[k].strides[i] = tensors[k].strides[order[i]];
+      }
     }
-    NewTensor out = empty(input, {shape, size_t(input->ndim)}, input->dtype);
-    {
-      TensorView y = one_row(out.view), x = one_row(input.view());
-      py::gil_scoped_release released;
-      body(y, x);
+    if (join()) return;
+    for (int k = 0; k < operands; ++k)
+      if (!views_[k].contiguous()) views_[k] = *copies_[k].emplace(views_[k]).view();
+    join();
+  }
+  const TensorView& operator[](int k) const { return views_[k]; }
+  const TensorView* wanted(int k) const { return views_[k].data ? &views_[k] : nullptr; }
+
+ private:
+  // Joins neighbouring dimensions; false, and nothing done, where more than two are left.
+  bool join() {
+    int ndim = views_[0].ndim;
+    int64_t shape[2] = {1, 1};  // columns, rows
+    int64_t strides[kAll][2];
+    int at = -1;
+    for (int d = ndim - 1; d >= 0; --d) {
+      int64_t size = views_[0].shape[d];
+      if (size == 1) continue;
+      bool joined = at >= 0;
+      for (int k = 0; k < kAll && joined; ++k)
+        joined = !views_[k].data || views_[k].strides[d] == strides[k][at] * shape[at];
+      if (joined) {
+        shape[at] *= size;
+        continue;
+      }
+      if (++at == 2) return false;
+      shape[at] = size;
+      for (int k = 0; k < kAll; ++k) strides[k][at] = views_[k].strides[d];
     }
-    return out.object.attr(py::hasattr(out.object, "permute") ? "permute" : "transpose")(back);
+    for (int k = 0; k < kAll && at >= 0; ++k)
+      if (views_[k].data && strides[k][0] != 1) return false;
+    for (int k = 0; k < kAll; ++k) {
+      views_[k].ndim = 2;
+      views_[k].shape[0] = shape[1];
+      views_[k].shape[1] = shape[0];
+      views_[k].strides[0] = at == 1 ? strides[k][1] : shape[0];
+      views_[k].strides[1] = 1;
+    }
+    return true;
   }
-  Rows x(input.view());
-  NewTensor out = empty_like(input);
-  Rows y(out.view);
-  {
-    py::gil_scoped_release released;
-    body(y.view(), x.view());
-  }
-  return out.object;
+
+  TensorView views_[kAll];
+  std::optional<Dense> copies_[operands];
+};
+
+// Half of the last dimension, of which `t` holds two.
+inline TensorView half_of(const TensorView& t, int which) {
+  TensorView half = t;
+  int64_t& size = half.shape[t.ndim - 1];
+  size /= 2;
+  half.data = t.as<char>() + which * size * t.stride(-1) * size_of(t.dtype);
+  return half;
 }
 
 }  // namespace honed::bindings

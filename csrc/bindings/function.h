@@ -8,85 +8,184 @@
 //   define<twice>(m, "twice(Tensor x, Tensor? bias, float by) -> Tensor");
 //
 // Arguments: const TensorView& (Tensor), const TensorView* (Tensor?), double (float), int64_t (int),
-// bool. Several results: "-> (Tensor, Tensor)".
+// bool. Several results: "-> (Tensor, Tensor)". _core.direct_<name> is the same where a kernel
+// takes the tensors (as _core.answers() says) and no gradient is wanted, and None where not.
 #pragma once
-#include <pybind11/stl.h>
-
+#include <array>
+#include <optional>
 #include <string>
-#include <vector>
+#include <tuple>
 
+#include "bindings/native.h"
 #include "bindings/tensor.h"
 #include "bindings/torch_library.h"
+#include "core/check.h"
 
 namespace honed::bindings {
 
+// An argument from Python: take() says whether it fits, perhaps with a Python error; get() reads it.
 template <class T>
-struct FromPython {
-  using type = T;
-  static T get(T value) { return value; }
-  static const Tensor* tensor(const T&) { return nullptr; }
+struct FromPython;
+template <>
+struct FromPython<double> {
+  double value;
+  bool take(PyObject* object) {
+    value = PyFloat_AsDouble(object);
+    return value != -1 || !PyErr_Occurred();
+  }
+  double get() const { return value; }
+};
+template <>
+struct FromPython<int64_t> {
+  int64_t value;
+  bool take(PyObject* object) {
+    value = PyLong_AsLongLong(object);
+    return value != -1 || !PyErr_Occurred();
+  }
+  int64_t get() const { return value; }
+};
+template <>
+struct FromPython<bool> {
+  bool value;
+  bool take(PyObject* object) {
+    value = object == Py_True;
+    return value || object == Py_False;
+  }
+  bool get() const { return value; }
 };
 template <>
 struct FromPython<const TensorView&> {
-  using type = const Tensor&;
-  static const TensorView& get(const Tensor& t) { return t.view(); }
-  static const Tensor* tensor(const Tensor& t) { return &t; }
+  Tensor tensor;
+  bool take(PyObject* object) {
+    return tensor.object() || (object != Py_None && tensor.borrow(object));
+  }
+  const TensorView& get() const { return tensor.view(); }
 };
 template <>
 struct FromPython<const TensorView*> {
-  using type = const OptionalTensor&;
-  static const TensorView* get(const OptionalTensor& t) { return t ? &t->view() : nullptr; }
-  static const Tensor* tensor(const OptionalTensor& t) { return t ? &*t : nullptr; }
+  Tensor tensor;
+  bool take(PyObject* object) {
+    return object == Py_None || tensor.object() || tensor.borrow(object);
+  }
+  const TensorView* get() const { return tensor.object() ? &tensor.view() : nullptr; }
 };
+template <class T>
+const Tensor* tensor_of(const FromPython<T>& argument) {
+  if constexpr (requires { argument.tensor; })
+    return argument.tensor.object() ? &argument.tensor : nullptr;
+  else
+    return nullptr;
+}
 
 class PythonResults : public Results {
  public:
   explicit PythonResults(const Tensor& like) : like_(like) {}
   TensorView make(std::span<const int64_t> shape, DType dtype) override {
     NewTensor made = empty(like_, shape, dtype);
-    made_.push_back(std::move(made.object));
+    made_.at(count_++) = std::move(made.object);
     return made.view;
   }
-  void skip() override { made_.push_back(py::none()); }
-  py::object give() {
-    if (made_.size() == 1) return made_[0];
-    py::tuple all(made_.size());
-    for (size_t i = 0; i < made_.size(); ++i) all[i] = made_[i];
-    return all;
+  TensorView make_in_order(const TensorView& like, const int* order) override {
+    int64_t shape[kMaxDims];
+    py::tuple back{size_t(like.ndim)};
+    for (int i = 0; i < like.ndim; ++i) {
+      shape[i] = like.shape[order[i]];
+      back[size_t(order[i])] = i;
+    }
+    TensorView made = make({shape, size_t(like.ndim)}, like.dtype), view = like;
+    for (int i = 0; i < like.ndim; ++i) view.strides[order[i]] = made.strides[i];
+    view.data = made.data;
+    py::object& object = made_[count_ - 1];
+    object = object.attr(py::hasattr(object, "permute") ? "permute" : "transpose")(back);
+    return view;
+  }
+  void skip() override { made_.at(count_++) = py::none(); }
+  PyObject* give() {
+    if (count_ == 1) return made_[0].release().ptr();
+    py::tuple all(count_);
+    for (size_t i = 0; i < count_; ++i) all[i] = std::move(made_[i]);
+    return all.release().ptr();
   }
 
  private:
   const Tensor& like_;
-  std::vector<py::object> made_;
+  std::array<py::object, 8> made_;
+  size_t count_ = 0;
 };
 
-template <auto body, class R, class... Args>
-void define_as(py::module_& m, const char* schema, R (*)(Results&, Args...)) {
-  static const TorchOp op{schema, boxed<body>};
-  std::string name(schema, std::strchr(schema, '('));
-  m.def(
-      name.c_str(),
-      [name](typename FromPython<Args>::type... args) {
-        const Tensor* first = nullptr;
-        auto look = [&](const Tensor* tensor) {
-          if (!tensor) return;
-          if (!first) first = tensor;
-          require_cpu(name.c_str(), {tensor});
+// Calls on fewer elements in all keep Python's lock: giving it up and taking it again costs more.
+inline constexpr int64_t kWithLock = 4096;
+
+// The entry points of one body, and what they say of themselves.
+template <auto body>
+struct Defined {
+  static inline std::string name, direct;
+  static inline const char* schema;
+
+  template <bool asks, class R, class... Args, size_t... at>
+  static PyObject* run(R (*)(Results&, Args...), PyObject* const* args, Py_ssize_t count,
+                       std::index_sequence<at...>) {
+    try {
+      HONED_CHECK_TYPE(count == sizeof...(Args), name, ": got ", count, " arguments, expected ",
+                       schema);
+      std::tuple<FromPython<Args>...> given;
+      if constexpr (asks) {
+        Question question;
+        auto ask = [&](auto& argument, PyObject* object) {
+          if constexpr (requires { argument.tensor; })
+            if (object != Py_None) question.ask(object, argument.tensor);
         };
-        (look(FromPython<Args>::tensor(args)), ...);
-        PythonResults results(*first);
-        {
-          auto work = body(results, FromPython<Args>::get(args)...);
-          py::gil_scoped_release released;
-          work();
+        (ask(std::get<at>(given), args[at]), ...);
+        Answer answer = question.answer();
+        if (answer == kError) return nullptr;
+        if (answer != kYes) Py_RETURN_NONE;
+      }
+      const Tensor* first = nullptr;
+      int64_t elements = 0;
+      auto take = [&](auto& argument, PyObject* object, size_t place) {
+        if (!argument.take(object)) {
+          if (PyErr_Occurred()) throw py::error_already_set();
+          raise<TypeError>(name, ": argument ", place + 1, " is a ", Py_TYPE(object)->tp_name,
+                           ", expected ", schema);
         }
-        return results.give();
-      },
-      schema);
-}
+        const Tensor* tensor = tensor_of(argument);
+        if (!tensor) return;
+        if (!first) first = tensor;
+        elements += tensor->view().numel();
+        require_cpu(name.c_str(), {tensor});
+      };
+      (take(std::get<at>(given), args[at], at), ...);
+      PythonResults results(*first);
+      {
+        auto work = body(results, std::get<at>(given).get()...);
+        std::optional<py::gil_scoped_release> released;
+        if (elements > kWithLock) released.emplace();
+        work();
+      }
+      return results.give();
+    } catch (...) {
+      set_python_error();
+      return nullptr;
+    }
+  }
+  template <bool asks>
+  static PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    return run<asks>(+body, args, count, places(+body));
+  }
+};
+
 template <auto body>
 void define(py::module_& m, const char* schema) {
-  define_as<body>(m, schema, +body);
+  using D = Defined<body>;
+  static const TorchOp op{schema, boxed<body>};
+  D::schema = schema;
+  D::name.assign(schema, std::strchr(schema, '('));
+  D::direct = "direct_" + D::name;
+  static PyMethodDef methods[] = {
+      {D::name.c_str(), as_method(D::template call<false>), METH_FASTCALL, schema},
+      {D::direct.c_str(), as_method(D::template call<true>), METH_FASTCALL, schema},
+      {nullptr, nullptr, 0, nullptr}};
+  if (PyModule_AddFunctions(m.ptr(), methods)) throw py::error_already_set();
 }
 
 }  // namespace honed::bindings

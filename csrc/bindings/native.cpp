@@ -4,8 +4,10 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "bindings/tensor.h"
+#include "core/check.h"
 #include "core/dtype.h"
 
 namespace honed::bindings {
@@ -93,28 +95,17 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
 }
 
-// As takes(), with gradients; f64 beside f64 only.
+// As takes(), with gradients; f64 beside f64 only, or any element types.
+template <bool any_types>
 PyObject* answers(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  while (count && *args == Py_None) ++args, --count;
-  if (!count || !known.tensor) return PyLong_FromLong(kYes);
-  if (!is_plain(*args)) {
-    int other = PyObject_IsInstance(*args, known.tensor);
-    return other < 0 ? nullptr : PyLong_FromLong(other ? kNo : kYes);
-  }
-  Answer answer = kYes;
-  bool wide = false;
+  Question question(any_types);
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) continue;
     Tensor tensor;
-    Answer yes = kernel_takes(args[i], tensor);
-    if (yes == kError) return nullptr;
-    if (yes == kNo || !is_real(tensor->dtype)) return PyLong_FromLong(kNo);
-    if (i == 0) wide = tensor->dtype == DType::f64;
-    if (wide != (tensor->dtype == DType::f64)) return PyLong_FromLong(kNo);
-    if (yes == kNeedsGradient) answer = yes;
+    question.ask(args[i], tensor);
   }
-  int tracing = is_tracing();
-  return tracing < 0 ? nullptr : PyLong_FromLong(tracing ? kNo : answer);
+  Answer answer = question.answer();
+  return answer == kError ? nullptr : PyLong_FromLong(answer);
 }
 
 constexpr Py_ssize_t kMaxOperands = 8;
@@ -195,7 +186,9 @@ PyMethodDef methods[] = {
      "takes(*tensors): plain CPU tensors of float32, float16 or bfloat16, none of which needs a "
      "gradient now. "
      "None is passed over. True where the first is no torch tensor."},
-    {"answers", as_method(answers), METH_FASTCALL,
+    {"reads", as_method(answers<true>), METH_FASTCALL,
+     "reads(*tensors): as answers(), of tensors of any element types."},
+    {"answers", as_method(answers<false>), METH_FASTCALL,
      "answers(*tensors): 1 where a kernel takes these tensors (as takes(), and float64 if all "
      "are), 2 "
      "where only a gradient is in the way, else 0."},
@@ -209,6 +202,47 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
+
+void Question::ask(PyObject* object, Tensor& tensor) {
+  if (first_ && known.tensor) {
+    torch_ = is_plain(object);
+    if (!torch_)
+      if (int other = PyObject_IsInstance(object, known.tensor)) answer_ = other < 0 ? kError : kNo;
+  }
+  bool first = std::exchange(first_, false);
+  if (!torch_ || answer_ == kNo || answer_ == kError) return;
+  Answer yes = kernel_takes(object, tensor);
+  if (!any_types_ && (yes == kYes || yes == kNeedsGradient)) {
+    bool wide = tensor->dtype == DType::f64;
+    if (first) wide_ = wide;
+    if (!is_real(tensor->dtype) || wide != wide_) yes = kNo;
+  }
+  if (yes != kYes) answer_ = yes;
+}
+
+Answer Question::answer() {
+  if (!torch_ || answer_ == kNo || answer_ == kError) return answer_;
+  int tracing = is_tracing();
+  return tracing < 0 ? kError : tracing ? kNo : answer_;
+}
+
+void set_python_error() {
+  try {
+    throw;
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const ValueError& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const TypeError& error) {
+    PyErr_SetString(PyExc_TypeError, error.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
 
 // One element type, f64 too, and no autocast, which would change the type.
 Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors) {

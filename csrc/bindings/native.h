@@ -12,6 +12,23 @@ enum Answer : int { kError = -1, kNo = 0, kYes = 1, kNeedsGradient = 2 };
 // Borrows the operands of a product, the first of them a torch tensor; None is passed over.
 Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors);
 
+// Whether a kernel takes some tensors, asked one by one: all real, f64 beside f64 only, or of any
+// types. What is no torch tensor runs natively if it comes first.
+class Question {
+ public:
+  explicit Question(bool any_types = false) : any_types_(any_types) {}
+  void ask(PyObject* object, Tensor& tensor);  // borrows into tensor
+  Answer answer();
+
+ private:
+  bool any_types_;
+  Answer answer_ = kYes;
+  bool first_ = true, torch_ = false, wide_ = false;
+};
+
+// The exception in flight, as Python's error.
+void set_python_error();
+
 using FastMethod = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
 inline PyCFunction as_method(FastMethod function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));

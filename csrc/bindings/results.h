@@ -12,6 +12,8 @@ class Results {
   virtual ~Results() = default;
   // The next result: a new contiguous tensor.
   virtual TensorView make(std::span<const int64_t> shape, DType dtype) = 0;
+  // The next result: as `like`, contiguous in that order of dimensions, slowest first.
+  virtual TensorView make_in_order(const TensorView& like, const int* order) = 0;
   // The next result is not wanted: None, in torch's registry an empty tensor.
   virtual void skip() = 0;
 

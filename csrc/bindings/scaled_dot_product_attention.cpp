@@ -1,28 +1,36 @@
-// honed._core.scaled_dot_product_attention
-#include "ops/scaled_dot_product_attention.h"
+// honed._core.scaled_dot_product_attention, attention_at_once
+#include <cmath>
 
-#include <pybind11/stl.h>
-
-#include "bindings/tensor.h"
+#include "bindings/function.h"
+#include "bindings/product.h"
 #include "core/check.h"
+#include "ops/_attention_call.h"
 
 namespace honed::bindings {
 
 namespace {
 
-// Four dimensions, leading ones added; a copy only where the last one has no unit stride.
-class Heads {
+// Leading dimensions added.
+TensorView with_dims(TensorView view, int dims) {
+  for (; view.ndim < dims; ++view.ndim)
+    for (int d = view.ndim; d >= 0; --d) {
+      view.shape[d] = d ? view.shape[d - 1] : 1;
+      view.strides[d] = d ? view.strides[d - 1] : 0;
+    }
+  return view;
+}
+
+TensorView heads(const char* what, const TensorView& tensor) {
+  HONED_CHECK(tensor.ndim >= 2 && tensor.ndim <= 4, "scaled_dot_product_attention: ", what,
+              " has shape ", shape_of(tensor), ", expected 2 to 4 dimensions");
+  return with_dims(tensor, 4);
+}
+
+// A copy only where the last dimension has no unit stride.
+class UnitStride {
  public:
-  Heads(const char* what, const Tensor& tensor) {
-    HONED_CHECK(tensor->ndim >= 2 && tensor->ndim <= 4, "scaled_dot_product_attention: ", what,
-                " has shape ", shape_of(tensor.view()), ", expected 2 to 4 dimensions");
-    view_ = tensor.view();
-    if (view_.size(-1) > 1 && view_.stride(-1) != 1) view_ = *dense_.emplace(view_).view();
-    for (; view_.ndim < 4; ++view_.ndim)
-      for (int d = view_.ndim; d >= 0; --d) {
-        view_.shape[d] = d ? view_.shape[d - 1] : 1;
-        view_.strides[d] = d ? view_.strides[d - 1] : 0;
-      }
+  explicit UnitStride(const TensorView& tensor) : view_(tensor) {
+    if (tensor.size(-1) > 1 && tensor.stride(-1) != 1) view_ = *dense_.emplace(tensor).view();
   }
   const TensorView& view() const { return view_; }
 
@@ -31,38 +39,114 @@ class Heads {
   std::optional<Dense> dense_;
 };
 
+std::optional<TensorView> key_scale(const TensorView* tensor) {
+  if (!tensor) return std::nullopt;
+  return with_dims(*tensor, 3);
+}
+
+auto forward(Results& results, const TensorView& query, const TensorView& key,
+             const TensorView& value, const TensorView* attn_mask, const TensorView* bias,
+             const TensorView* key_mask, const TensorView* alibi_slopes, const TensorView* sinks,
+             const TensorView* cu_seqlens_q, const TensorView* cu_seqlens_k,
+             const TensorView* seqused_k, const TensorView* block_table, const TensorView* k_scale,
+             const TensorView* v_scale, double scale, double softcap, double dropout_p,
+             int64_t window_left, int64_t window_right, int64_t offset, bool offset_from_end,
+             bool return_lse, int64_t seed) {
+  TensorView q = heads("query", query), k = heads("key", key), v = heads("value", value);
+  // In memory (B,T,H,Dv), so that joining the heads afterwards moves nothing.
+  int64_t dims[4] = {q.size(0), q.size(2), q.size(1), v.size(3)};
+  TensorView out = results.make(dims, query.dtype), lse;
+  std::swap(out.shape[1], out.shape[2]);
+  std::swap(out.strides[1], out.strides[2]);
+  if (return_lse)
+    lse = results.make({q.shape, 3}, query.dtype == DType::f64 ? DType::f64 : DType::f32);
+  else
+    results.skip();
+  return [=] {
+    UnitStride q_rows(q), k_rows(k), v_rows(v);
+    std::optional<Dense> seen;
+    if (key_mask) seen.emplace(*key_mask);
+    auto k_scales = key_scale(k_scale), v_scales = key_scale(v_scale);
+    AttentionInputs in;
+    in.out = out, in.q = q_rows.view(), in.k = k_rows.view(), in.v = v_rows.view();
+    in.lse = return_lse ? &lse : nullptr;
+    in.mask = attn_mask, in.bias = bias, in.key_mask = seen ? seen->view() : nullptr;
+    in.alibi = alibi_slopes, in.sinks = sinks;
+    in.q_starts = cu_seqlens_q, in.k_starts = cu_seqlens_k, in.k_lens = seqused_k;
+    in.block_table = block_table;
+    in.k_scale = k_scales ? &*k_scales : nullptr, in.v_scale = v_scales ? &*v_scales : nullptr;
+    in.scale = scale, in.softcap = softcap, in.dropout = dropout_p, in.seed = uint64_t(seed);
+    in.window_left = window_left, in.window_right = window_right;
+    in.offset = offset, in.offset_from_end = offset_from_end;
+    scaled_dot_product_attention(in);
+  };
+}
+
+// Tensors of torch's argument list that the kernels take as they are, without a gradient.
+bool fits(const TensorView& q, const TensorView& k, const TensorView& v, bool shared_heads) {
+  for (const TensorView* t : {&q, &k, &v})
+    if (t->ndim != 4 || t->size(3) == 0 || t->size(3) > kMaxHeadDim ||
+        (t->size(3) > 1 && t->stride(3) != 1))
+      return false;
+  bool heads =
+      q.size(1) == k.size(1) || (shared_heads && k.size(1) > 0 && q.size(1) % k.size(1) == 0);
+  return heads && q.size(0) == k.size(0) && q.size(3) == k.size(3) && k.size(0) == v.size(0) &&
+         k.size(1) == v.size(1) && k.size(2) == v.size(2);
+}
+
+// query, key, value, attn_mask, is_causal, scale, enable_gqa
+PyObject* attention_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 7) {
+    PyErr_SetString(PyExc_TypeError, "attention_at_once: expected 7 arguments");
+    return nullptr;
+  }
+  bool causal = args[4] == Py_True, shared_heads = args[6] == Py_True;
+  if ((args[4] != Py_False && !causal) || (causal && args[3] != Py_None)) Py_RETURN_NOTIMPLEMENTED;
+  return at_once<4>(args, [&](const Tensor* t) -> py::object {
+    const TensorView &q = t[0].view(), &k = t[1].view(), &v = t[2].view();
+    if (!fits(q, k, v, shared_heads)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+    AttentionInputs in;
+    in.scale = args[5] == Py_None ? 1 / std::sqrt(double(q.size(3))) : PyFloat_AsDouble(args[5]);
+    if (in.scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    bool by_time = q.size(2) > 1 && q.size(1) > 1;  // else both orders are the same
+    int64_t dims[4] = {q.size(0), q.size(by_time ? 2 : 1), q.size(by_time ? 1 : 2), v.size(3)};
+    NewTensor made = empty(t[0], dims, q.dtype);
+    in.out = made.view, in.q = q, in.k = k, in.v = v;
+    if (by_time) {
+      std::swap(in.out.shape[1], in.out.shape[2]);
+      std::swap(in.out.strides[1], in.out.strides[2]);
+    }
+    in.mask = args[3] == Py_None ? nullptr : &t[3].view();
+    in.window_right = causal ? 0 : -1;
+    {
+      py::gil_scoped_release released;
+      scaled_dot_product_attention(in);
+    }
+    return by_time ? made.object.attr("transpose")(1, 2) : made.object;
+  });
+}
+PyMethodDef methods[] = {
+    {"attention_at_once", as_method(attention_at_once), METH_FASTCALL,
+     "attention_at_once(query, key, value, attn_mask, is_causal, scale, enable_gqa): of torch "
+     "tensors "
+     "of one type; None where multiplies() is 2, NotImplemented where it is 0 or the shapes are "
+     "others than the kernels'."},
+    {nullptr, nullptr, 0, nullptr}};
+
 }  // namespace
 
+void bind_attention_backward(py::module_& m);
+
 void bind_scaled_dot_product_attention(py::module_& m) {
-  m.def(
-      "scaled_dot_product_attention",
-      [](const Tensor& query, const Tensor& key, const Tensor& value,
-         const OptionalTensor& attn_mask, float scale, bool causal, int64_t causal_offset,
-         float softcap, const OptionalTensor& key_mask) {
-        require_cpu("scaled_dot_product_attention",
-                    {&query, &key, &value, attn_mask ? &*attn_mask : nullptr,
-                     key_mask ? &*key_mask : nullptr});
-        Heads q("query", query), k("key", key), v("value", value);
-        Dense seen(key_mask);
-        // In memory (B,T,H,Dv), so that joining the heads afterwards moves nothing.
-        const TensorView& shape = q.view();
-        int64_t dims[4] = {shape.size(0), shape.size(2), shape.size(1), v.view().size(3)};
-        NewTensor made = empty(query, dims, query->dtype);
-        TensorView out = made.view;
-        std::swap(out.shape[1], out.shape[2]);
-        std::swap(out.strides[1], out.strides[2]);
-        {
-          py::gil_scoped_release released;
-          scaled_dot_product_attention(out, q.view(), k.view(), v.view(),
-                                       attn_mask ? &attn_mask->view() : nullptr, seen.view(), scale,
-                                       softcap, causal, causal_offset);
-        }
-        return made.object;
-      },
-      "Attention; the result is (B,T,H,Dv). Fewer than 4 dimensions count as missing leading ones.",
-      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"), py::arg("scale"),
-      py::arg("causal"), py::arg("causal_offset") = 0, py::arg("softcap") = 0.0f,
-      py::arg("key_mask") = py::none());
+  PyModule_AddFunctions(m.ptr(), methods);
+  define<forward>(m,
+                  "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, "
+                  "Tensor? attn_mask, Tensor? bias, Tensor? key_mask, Tensor? alibi_slopes, "
+                  "Tensor? sinks, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_k, "
+                  "Tensor? block_table, Tensor? key_scale, Tensor? value_scale, float scale, "
+                  "float softcap, float dropout_p, int window_left, int window_right, int offset, "
+                  "bool offset_from_end, bool return_lse, int seed) -> (Tensor, Tensor)");
+  bind_attention_backward(m);
 }
 
 }  // namespace honed::bindings

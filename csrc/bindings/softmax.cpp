@@ -1,28 +1,27 @@
-// honed._core.softmax
+// honed._core.softmax, softmax_backward
 #include "ops/softmax.h"
 
-#include "bindings/tensor.h"
-#include "core/check.h"
+#include "bindings/softmax.h"
 
 namespace honed::bindings {
 
+namespace {
+
+auto forward(Results& results, const TensorView& input, int64_t dim, bool to_f32) {
+  return softmax_forward<softmax>(results, "softmax", input, dim, to_f32);
+}
+
+auto backward(Results& results, const TensorView& grad, const TensorView& output, int64_t dim,
+              int64_t narrow) {
+  return softmax_gradient<softmax_backward>(results, "softmax_backward", grad, output, dim, narrow);
+}
+
+}  // namespace
+
 void bind_softmax(py::module_& m) {
-  m.def(
-      "softmax",
-      [](const Tensor& input, bool to_f32) {
-        require_cpu("softmax", {&input});
-        HONED_CHECK(input->ndim > 0, "softmax: input has no dimensions, expected at least 1");
-        Rows x(input.view());
-        NewTensor out =
-            empty(input, {input->shape, size_t(input->ndim)}, to_f32 ? DType::f32 : input->dtype);
-        Rows y(out.view);
-        {
-          py::gil_scoped_release released;
-          softmax(y.view(), x.view());
-        }
-        return out.object;
-      },
-      "Softmax over the last dimension.", py::arg("input"), py::arg("to_f32"));
+  define<forward>(m, "softmax(Tensor input, int dim, bool to_f32) -> Tensor");
+  define<backward>(m,
+                   "softmax_backward(Tensor grad, Tensor output, int dim, int narrow) -> Tensor");
 }
 
 }  // namespace honed::bindings

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/huge_pages.h"
 #include "core/check.h"
 
 namespace honed::bindings {
@@ -117,17 +118,21 @@ TorchTensor::~TorchTensor() {
   if (handle_) shims.aoti_torch_delete_tensor_object(handle_);
 }
 
-TorchTensor TorchTensor::empty(std::span<const int64_t> shape, DType dtype) {
+TorchTensor TorchTensor::empty(std::span<const int64_t> shape, DType dtype, const int* order) {
   int64_t strides[kMaxDims];
   int64_t step = 1;
   for (size_t i = shape.size(); i-- > 0;) {
-    strides[i] = step;
-    step *= shape[i] > 1 ? shape[i] : 1;
+    size_t d = order ? size_t(order[i]) : i;
+    strides[d] = step;
+    step *= shape[d] > 1 ? shape[d] : 1;
   }
   Handle made = nullptr;
   check(shims.aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides,
                                        shims.dtypes[int(dtype)], kCpuDevice, 0, &made),
         "empty_strided");
+  void* data = nullptr;
+  check(shims.aoti_torch_get_data_ptr(made, &data), "data_ptr");
+  ask_huge_pages(data, step * size_of(dtype));
   return TorchTensor(made);
 }
 

@@ -26,8 +26,8 @@ class TorchTensor {
   TorchTensor(TorchTensor&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   TorchTensor& operator=(TorchTensor&&) = delete;
   ~TorchTensor();
-  // New and contiguous, in CPU memory.
-  static TorchTensor empty(std::span<const int64_t> shape, DType dtype);
+  // New and contiguous, in CPU memory; in that order of dimensions, slowest first.
+  static TorchTensor empty(std::span<const int64_t> shape, DType dtype, const int* order = nullptr);
 
   TensorView view() const;
   void* release() { return std::exchange(handle_, nullptr); }
@@ -73,6 +73,11 @@ class TorchResults : public Results {
  public:
   TensorView make(std::span<const int64_t> shape, DType dtype) override {
     return made_.emplace_back(TorchTensor::empty(shape, dtype)).view();
+  }
+  TensorView make_in_order(const TensorView& like, const int* order) override {
+    return made_
+        .emplace_back(TorchTensor::empty({like.shape, size_t(like.ndim)}, like.dtype, order))
+        .view();
   }
   void skip() override { make(std::array<int64_t, 1>{0}, DType::f32); }
   void give(TorchValue* stack) {

@@ -61,9 +61,9 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
     if (norm) {
       const float* bias = norm->bias.empty() ? nullptr : norm->bias.data();
       if (d.norm == Norm::rms_norm)
-        table().rms_norm(
-            {x, norm->weight.data(), h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32, DType::f32},
-            begin, end);
+        table().rms_norm({x, norm->weight.data(), nullptr, h, m, w.k, x_stride, w.k, d.norm_eps,
+                          DType::f32, DType::f32},
+                         begin, end);
       else
         table().layer_norm({x, norm->weight.data(), bias, h, m, w.k, x_stride, w.k, d.norm_eps,
                             DType::f32, DType::f32},
@@ -108,12 +108,12 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
     for (int64_t r = begin; r < end; ++r) {
       float *q = qkv + r * width, *k = q + d.q_size();
       if (!layer.q_norm.empty())
-        table().rms_norm({q, layer.q_norm.data(), q, d.num_heads, d.head_dim, d.head_dim,
+        table().rms_norm({q, layer.q_norm.data(), nullptr, q, d.num_heads, d.head_dim, d.head_dim,
                           d.head_dim, d.norm_eps, DType::f32, DType::f32},
                          0, d.num_heads);
       if (!layer.k_norm.empty())
-        table().rms_norm({k, layer.k_norm.data(), k, d.num_kv_heads, d.head_dim, d.head_dim,
-                          d.head_dim, d.norm_eps, DType::f32, DType::f32},
+        table().rms_norm({k, layer.k_norm.data(), nullptr, k, d.num_kv_heads, d.head_dim,
+                          d.head_dim, d.head_dim, d.norm_eps, DType::f32, DType::f32},
                          0, d.num_kv_heads);
     }
     if (d.position == Position::rope) {

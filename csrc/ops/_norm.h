@@ -1,9 +1,39 @@
-// What the normalisations share: checks, and sums over rows that do not depend on the threads.
+// What the normalisations share: arguments, checks, and sums over rows that do not depend on the
+// threads.
 #pragma once
 #include "core/arena.h"
 #include "core/tensor_view.h"
 
 namespace honed {
+
+// y[r,c] = n[r,c] w[c] + b[c]      n: the row s = x[r,:], or x + add rounded to their type, normed
+//
+// Any element type with any row stride and unit stride along C; w and b: (C,) or absent, of a type
+// of their own, the same for both, beside a type narrower than f64; y, add and sum have x's type.
+// Sums are f32, f64 for f64. x and y may be the same memory. Parallel over rows.
+struct NormArgs {
+  const void* x;
+  const void* w;  // nullptr: ones
+  const void* b;  // nullptr: zeros
+  void* y;
+  int64_t rows, cols, x_stride, y_stride;
+  double eps;
+  DType dtype, w_dtype;
+  const void* add = nullptr;  // of add_* only
+  void* sum = nullptr;        // s, with y's row stride
+  int64_t add_stride = 0;
+};
+
+// dx = d y / d s applied to g, and g_sum added; dw[c] = sum_r g n, db[c] = sum_r g. Parallel over
+// blocks of block_rows rows, whose sums are added in their order.
+struct NormBackwardArgs {
+  const void *g, *x, *w;       // w nullptr: ones; x: s
+  const void* g_sum;           // nullptr: zeros
+  void *dx, *w_sums, *b_sums;  // nullptr: not wanted; sums: (blocks,C)
+  int64_t rows, cols, block_rows, g_stride, x_stride, g_sum_stride, dx_stride;
+  double eps;
+  DType dtype, w_dtype;
+};
 
 // to[c] = sum_i from[i,c] in the order of i        from: (R,C) f32, f64 where to is f64
 struct ColumnSumsArgs {
@@ -14,22 +44,29 @@ struct ColumnSumsArgs {
 };
 inline constexpr int64_t kSumColumns = 64;  // columns an item
 
-// x: (R,C), w: (C,) or absent, and for a backward g like x.
-void check_norm(const char* op, const TensorView& x, const TensorView* w, const TensorView* g);
+// x: (R,C), w and b: (C,) or absent, and for a backward g like x.
+void check_norm(const char* op, const TensorView& x, const TensorView* w, const TensorView* b,
+                const TensorView* g = nullptr);
 
-// Sums over the rows of x, one a column, that a kernel makes by blocks of kNormRows rows: up to two
-// tensors (C,), each nullptr where it is not wanted.
-class ColumnSums {
- public:
-  ColumnSums(const TensorView* to, const TensorView& x, const TensorView* also = nullptr);
-  int64_t blocks() const { return blocks_; }
-  void* partial(int which) const;  // (blocks,C), or nullptr
-  void add() const;                // partial sums to the tensors
+// to = sums of the columns of from, (rows,C).
+void add_columns(const void* from, int64_t rows, const TensorView& to);
 
- private:
-  const TensorView* to_[2];
-  int64_t blocks_, cols_, bytes_;
-  Scratch scratch_;
+struct NormTensors {  // 2-D but w and b
+  const TensorView &y, &x;
+  const TensorView *w, *b;
+  const TensorView* add = nullptr;
+  const TensorView* sum = nullptr;
 };
+NormArgs norm_args(const NormTensors& t, double eps);
+
+struct NormGradients {  // 2-D but w, dw and db; nullptr: not wanted, or zeros
+  const TensorView *dx, *dw, *db;
+  const TensorView &g, &x;
+  const TensorView* w;
+  const TensorView* g_sum = nullptr;
+};
+// Runs the kernel of a backward and adds the sums of its blocks.
+void norm_backward(void (*kernel)(const NormBackwardArgs&, int64_t, int64_t),
+                   const NormGradients& t, double eps);
 
 }  // namespace honed

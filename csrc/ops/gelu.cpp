@@ -1,18 +1,18 @@
 // gelu: checks, then the CPU table.
 #include "ops/gelu.h"
 
-#include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_pointwise.h"
 
 namespace honed {
 
 void gelu(const TensorView& y, const TensorView& x, bool tanh) {
-  HONED_CHECK_TYPE(is_float(x.dtype), "gelu: input is ", name_of(x.dtype),
-                   ", expected float32, float16 or bfloat16");
-  GeluArgs args{x.data, y.data, x.size(0), x.size(1), x.stride(0), y.stride(0), tanh, x.dtype};
-  bool blocks = args.rows == 1;
-  int64_t items = blocks ? (args.cols + kGeluBlock - 1) / kGeluBlock : args.rows;
-  cpu::run(cpu::kernels().gelu, args, items, cpu::grain_for(4 * (blocks ? kGeluBlock : args.cols)));
+  run_pointwise("gelu", cpu::kernels().gelu, {&y}, {{"input", &x}}, 4, tanh);
+}
+
+void gelu_backward(const TensorView& dx, const TensorView& g, const TensorView& x, bool tanh) {
+  run_pointwise("gelu_backward", cpu::kernels().gelu_backward, {&dx}, {{"input", &x}, {"grad", &g}},
+                5, tanh);
 }
 
 }  // namespace honed

@@ -9,8 +9,9 @@ namespace honed {
 namespace {
 
 void check_table(const char* what, const TensorView& t, const TensorView& x) {
-  HONED_CHECK_TYPE(t.dtype == DType::f32, "rope: ", what, " is ", name_of(t.dtype),
-                   ", expected float32");
+  HONED_CHECK_TYPE(t.dtype == DType::f32 || (t.dtype == DType::f64 && x.dtype == DType::f64),
+                   "rope: ", what, " is ", name_of(t.dtype),
+                   ", expected float32, or float64 beside an x of float64");
   HONED_CHECK(t.ndim == 2 && 2 * t.size(1) <= x.size(3), "rope: ", what, " has shape ", shape_of(t),
               ", expected [positions, at most ", x.size(3) / 2, "]");
   HONED_CHECK(t.size(1) < 2 || t.stride(1) == 1, "rope: ", what, "'s last dimension has stride ",
@@ -35,18 +36,19 @@ void check_positions(const TensorView& p, const TensorView& x, int64_t length) {
 }  // namespace
 
 void rope(const TensorView& y, const TensorView& x, const TensorView& cos, const TensorView& sin,
-          const TensorView* positions, bool interleaved) {
-  HONED_CHECK_TYPE(is_float(x.dtype), "rope: x is ", name_of(x.dtype),
-                   ", expected float32, float16 or bfloat16");
+          const TensorView* positions, bool interleaved, bool inverse) {
+  HONED_CHECK_TYPE(is_real(x.dtype), "rope: x is ", name_of(x.dtype),
+                   ", expected float64, float32, float16 or bfloat16");
   HONED_CHECK(x.ndim == 4, "rope: x has shape ", shape_of(x),
               ", expected [batch, time, heads, size]");
   HONED_CHECK(x.size(3) < 2 || x.stride(3) == 1, "rope: x's last dimension has stride ",
               x.stride(3), ", expected 1");
   check_table("cos", cos, x);
   check_table("sin", sin, x);
-  HONED_CHECK(same_shape(cos, sin) && (cos.size(0) < 2 || cos.stride(0) == sin.stride(0)),
+  HONED_CHECK(same_shape(cos, sin) && cos.dtype == sin.dtype &&
+                  (cos.size(0) < 2 || cos.stride(0) == sin.stride(0)),
               "rope: sin has shape ", shape_of(sin), ", expected cos's shape ", shape_of(cos),
-              " and strides");
+              ", type and strides");
   if (positions)
     check_positions(*positions, x, cos.size(0));
   else if (x.size(1) > cos.size(0))
@@ -59,8 +61,8 @@ void rope(const TensorView& y, const TensorView& x, const TensorView& cos, const
     args.x_stride[i] = x.stride(i);
     args.y_stride[i] = y.stride(i);
   }
-  args.cos = cos.as<float>();
-  args.sin = sin.as<float>();
+  args.cos = cos.data;
+  args.sin = sin.data;
   args.table_stride = cos.stride(0);
   if (positions) {
     args.positions = positions->as<int64_t>();
@@ -72,6 +74,8 @@ void rope(const TensorView& y, const TensorView& x, const TensorView& cos, const
   args.head_dim = x.size(3);
   args.rotary_dim = 2 * cos.size(1);
   args.interleaved = interleaved;
+  args.inverse = inverse;
+  args.wide_tables = cos.dtype == DType::f64;
   args.dtype = x.dtype;
   cpu::run(cpu::kernels().rope, args, args.batch * args.time,
            cpu::grain_for(args.heads * args.head_dim / 2));

@@ -24,13 +24,13 @@
 
 namespace honed {
 
-inline constexpr int64_t kMaxHeadDim = 256;  // the kernels' buffers are on the stack
+inline constexpr int64_t kMaxHeadDim = 512;  // the kernels' buffers are on the stack
 // The decode path: up to 4 queries (one key head then gives too few blocks of rows for the
 // threads), and up to 12 query rows a key head (the blocks of 16 rows that vectors make were 1.6
 // times slower at 8; Zen 4).
 inline constexpr int64_t kDecodeQueries = 4, kDecodeRows = 12;
 inline constexpr int64_t kDecodeKeys = 128;       // keys a chunk of the decode path
-inline constexpr int64_t kAttentionBlock = 4096;  // floats of a prefill buffer: rows * head size
+inline constexpr int64_t kAttentionBlock = 8192;  // floats of a prefill buffer: rows * head size
 
 inline constexpr int64_t kNoWindow = int64_t{1} << 40;  // further than any key
 
@@ -48,6 +48,7 @@ struct AttentionArgs {
   int64_t batch, heads, kv_heads, q_len, kv_len, head_dim, value_dim;
   DType dtype;                     // of q and out
   DType kv_dtype;                  // of k and v: dtype, or f16, bf16 or i8 where dtype is f32
+  bool dots;                       // bf16 alone: by dot instructions, where the level has them
   const float *k_scale, *v_scale;  // i8: (B,Hkv,S), key[s,:] * k_scale[s]; paged: (pages,Hkv,page)
   int64_t k_scale_stride[3], v_scale_stride[3];
   float scale, softcap;               // softcap 0: none; scores = softcap * tanh(scores / softcap)
@@ -67,6 +68,11 @@ struct AttentionArgs {
   int64_t block_table_stride, page;
   float* lse;      // (B,H,T), log of the sum of exponentials, -inf where none; or nullptr
   float* partial;  // attention_partial_floats() of them; the decode path only
+  struct {         // f64 has these instead of those above, and attention_f64 instead of the others
+    double scale, softcap, dropout;
+    const double *alibi, *sinks;
+    double* lse;
+  } wide;
 };
 
 // to[b,h,first+t,:] = from[b,t,h,:], converted: new keys or values into a cache. Items: B * T.
@@ -89,11 +95,5 @@ int64_t attention_partial_floats(const AttentionArgs& args);  // 0 where partial
 // What kernels and callers agree on.
 int64_t attention_block_rows(const AttentionArgs& args);  // prefill: query rows, and keys, a block
 int64_t attention_chunks(const AttentionArgs& args);      // decode: chunks of keys, at least 1
-
-// 4-D tensors. mask broadcasts to (B,H,T,S); key_mask is (B,S), boolean or u8. With no softcap: 0.
-void scaled_dot_product_attention(const TensorView& out, const TensorView& q, const TensorView& k,
-                                  const TensorView& v, const TensorView* mask,
-                                  const TensorView* key_mask, float scale, float softcap,
-                                  bool causal, int64_t causal_offset);
 
 }  // namespace honed

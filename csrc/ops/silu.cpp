@@ -1,18 +1,18 @@
 // silu: checks, then the CPU table.
 #include "ops/silu.h"
 
-#include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_pointwise.h"
 
 namespace honed {
 
 void silu(const TensorView& y, const TensorView& x) {
-  HONED_CHECK_TYPE(is_float(x.dtype), "silu: input is ", name_of(x.dtype),
-                   ", expected float32, float16 or bfloat16");
-  SiluArgs args{x.data, y.data, x.size(0), x.size(1), x.stride(0), y.stride(0), x.dtype};
-  bool blocks = args.rows == 1;
-  int64_t items = blocks ? (args.cols + kSiluBlock - 1) / kSiluBlock : args.rows;
-  cpu::run(cpu::kernels().silu, args, items, cpu::grain_for(2 * (blocks ? kSiluBlock : args.cols)));
+  run_pointwise("silu", cpu::kernels().silu, {&y}, {{"input", &x}}, 2);
+}
+
+void silu_backward(const TensorView& dx, const TensorView& g, const TensorView& x) {
+  run_pointwise("silu_backward", cpu::kernels().silu_backward, {&dx}, {{"input", &x}, {"grad", &g}},
+                3);
 }
 
 }  // namespace honed

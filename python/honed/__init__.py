@@ -17,6 +17,7 @@ __all__ = [
     "get_num_threads",
     "hone",
     "info",
+    "models",
     "nn",
     "ops",
     "report",
@@ -28,7 +29,7 @@ __all__ = [
 
 def __getattr__(name):
     # Modules need torch, hone() and its companions transformers' classes too; NumPy users load neither.
-    if name in ("nn", "train"):
+    if name in ("models", "nn", "train"):
         return importlib.import_module(f"honed.{name}")
     if name in ("hone", "report", "unhone"):
         from honed import hf

@@ -218,7 +218,7 @@ def test_the_gil_is_released():
     try:
         for _ in range(50):
             before = len(counted)
-            _core.rms_norm(x, None, 1e-5)
+            _core.rms_norm(x, None, 1e-5, 1, x.shape[-1])
             ran = len(counted) > before
             if ran:
                 break

@@ -108,7 +108,10 @@ def test_report_groups_layers():
     query = rows["encoder.layer.*.attention.self.query"]
     assert (query.count, query.replaced_by, query.reason) == (2, "honed.nn.Linear", "")
     assert "packed int8" in query.kernel and query.bytes > 0
-    assert rows["LayerNorm"].count == 5 and rows["LayerNorm"].replaced_by == ""
+    norm = rows["encoder.layer.*.attention.output.LayerNorm"]
+    assert (norm.count, norm.replaced_by, norm.bytes) == (2, "honed.nn.LayerNorm", 0)
+    assert norm.kernel.endswith(" layer_norm") and norm.dtype == "float32"
+    assert rows["embeddings.word_embeddings"].replaced_by == "honed.nn.Embedding"
     assert found.mode == "int8, by layers"
     assert found.rows[0].reason.startswith("model family 'bert' is not known")
 

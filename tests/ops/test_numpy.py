@@ -25,7 +25,16 @@ _OPS = {
     "silu": lambda x, of: ops.silu(x),
     "gelu": lambda x, of: ops.gelu(x),
     "gelu_tanh": lambda x, of: ops.gelu(x, "tanh"),
+    "add_rms_norm": lambda x, of: ops.add_rms_norm(x, x, x.shape[-2:], None, 1e-5)[0],
+    "add_layer_norm": lambda x, of: ops.add_layer_norm(x, x, x.shape[-1:], of(_vector(x, 1)))[0],
+    "group_norm": lambda x, of: ops.group_norm(x, 1),
+    "relu": lambda x, of: ops.relu(x),
+    "swiglu": lambda x, of: ops.swiglu(x, x[:, ::-1] if isinstance(x, np.ndarray) else x.flip(1)),
+    "geglu": lambda x, of: ops.geglu(x[..., :8]),
+    "geglu_tanh": lambda x, of: ops.geglu(x, x, "tanh"),
+    "dropout": lambda x, of: ops.dropout(x, 0.3, seed=3),
     "softmax": lambda x, of: ops.softmax(x, -1),
+    "log_softmax": lambda x, of: ops.log_softmax(x, 1),
     "embedding": lambda x, of: ops.embedding(of(np.array([[1, 0], [1, 1]])), x[0, 0]),
     "rope": lambda x, of: ops.rope(x, of(_COS), of(_SIN)),
 }
@@ -119,8 +128,8 @@ def test_what_only_torch_does_is_refused():
         ops.silu(x, inplace=True)
     with pytest.raises(ValueError, match="embedding: max_norm"):
         ops.embedding(np.zeros(2, np.int64), x[0, 0], max_norm=1.0)
-    with pytest.raises(ValueError, match="layer_norm: normalized_shape"):
-        ops.layer_norm(x, x.shape[-2:])
+    with pytest.raises(ValueError, match=r"layer_norm: .* expected its last dimensions to be \[9, 3\]"):
+        ops.layer_norm(x, (9, 3))
     with pytest.raises(ValueError, match="gelu: approximate is 'fast'"):
         ops.gelu(x, "fast")
     for bad in (None, 3, [1.0]):
@@ -143,6 +152,7 @@ def test_without_torch():
         w = np.ones(8, np.float32)
         for y in (
             ops.layer_norm(x, (8,), w, w), ops.rms_norm(x, (8,), w), ops.silu(x), ops.gelu(x),
+            ops.relu(x), ops.swiglu(x, x), ops.geglu(x, x), ops.dropout(x), ops.dropout(x, seed=2),
             ops.softmax(x, -1), ops.rope(x, cos, sin), ops.embedding(np.zeros((1, 2, 3), np.int64), x[0, 0]),
         ):
             assert type(y) is np.ndarray and y.shape == x.shape

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from honed import _core, ops
-from honed.ops.rope import _composed
+from honed.ops._torch.rope import composed
 
 _COS, _SIN = ops.rope_table(8, 16)
 _IDS = torch.tensor([[1, 0, 2], [2, 2, 1]])
@@ -25,7 +25,16 @@ _OPS = {
     "rms_norm": (lambda x: ops.rms_norm(x, (8,), x[0]), lambda x: F.rms_norm(x, (8,), x[0])),
     "silu": (ops.silu, F.silu),
     "gelu": (ops.gelu, F.gelu),
+    "add_rms_norm": (
+        lambda x: ops.add_rms_norm(x, x, (8,), x[0])[0],
+        lambda x: F.rms_norm(x + x, (8,), x[0]),
+    ),
+    "group_norm": (lambda x: ops.group_norm(x, 2), lambda x: F.group_norm(x, 2)),
+    "relu": (ops.relu, F.relu),
+    "swiglu": (lambda x: ops.swiglu(x, x[:1].expand(3, 8)), lambda x: F.silu(x) * x[:1]),
+    "geglu": (ops.geglu, lambda x: F.gelu(x[..., :4]) * x[..., 4:]),
     "softmax": (lambda x: ops.softmax(x, -1), lambda x: F.softmax(x, -1)),
+    "log_softmax": (lambda x: ops.log_softmax(x, 0), lambda x: F.log_softmax(x, 0)),
     "embedding": (lambda x: ops.embedding(_IDS, x), lambda x: F.embedding(_IDS, x)),
     "cross_entropy": (
         lambda x: ops.cross_entropy(x, _CLASSES.to(x.device), x.detach()[0].exp(), reduction="none"),
@@ -37,17 +46,24 @@ _OPS = {
     ),
     "rope": (
         lambda x: ops.rope(x[None, :, None], _COS, _SIN),
-        lambda x: _composed(x[None, :, None], _COS, _SIN, None, False),
+        lambda x: composed(x[None, :, None], _COS, _SIN, None, False),
     ),
 }
 # The binding alone, as a caller that skips the Python layer has it.
 _BINDINGS = {
-    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5),
-    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5),
+    "layer_norm": lambda x: _core.layer_norm(x, None, None, 1e-5, 1, 8),
+    "rms_norm": lambda x: _core.rms_norm(x, None, 1e-5, 1, 8),
     "silu": _core.silu,
     "gelu": lambda x: _core.gelu(x, False),
-    "softmax": lambda x: _core.softmax(x, False),
-    "embedding": lambda x: _core.embedding(_IDS, x),
+    "add_rms_norm": lambda x: _core.add_rms_norm(x, x, None, 1e-5, 1, 8),
+    "group_norm": lambda x: _core.group_norm(x, 2, None, None, 1e-5),
+    "softmax": lambda x: _core.softmax(x, -1, False),
+    "log_softmax": lambda x: _core.log_softmax(x, 0, False),
+    "relu": _core.relu,
+    "swiglu": lambda x: _core.swiglu(x, x),
+    "geglu": lambda x: _core.geglu(x, None, False),
+    "embedding": lambda x: _core.embedding(x, _IDS),
+    "rope": lambda x: _core.rope(x, _COS, _SIN, None, False, False),
     "cross_entropy": lambda x: _core.cross_entropy(
         x, torch.zeros(x.shape[:-1], dtype=torch.int64), None, -100, 1, 0.0, 0.0, 0.0, False, False, False
     )[0],
@@ -58,9 +74,9 @@ _BINDINGS = {
         *(None, None, None, -100, 1, 0.0, 0.0, 0.0, 0),
         *(False, False, False, False),
     )[0],
-    "rope": lambda x: _core.rope(x, _COS, _SIN, None, False),
 }
 
+_UNARY = ["silu", "gelu", "relu"]
 every_op = pytest.mark.parametrize("name", _OPS)
 
 
@@ -178,7 +194,7 @@ def test_expanded(name):
     _check(name, _tensor(shape=(3, 1)).expand(3, 8))
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", _UNARY)
 def test_no_dimensions(name):
     _check(name, _tensor(shape=()))
     _check(name, torch.tensor(float("nan")), equal_nan=True)
@@ -196,7 +212,7 @@ def test_no_dimensions_where_one_is_needed():
 
 @every_op
 def test_size_zero(name):
-    if name in ("silu", "gelu", "softmax"):
+    if name in (*_UNARY, "softmax"):
         for shape in ((0,), (0, 8), (3, 0), (2, 0, 3)):
             assert _check(name, torch.empty(shape)).shape == shape
     elif name == "rope":
@@ -220,7 +236,7 @@ def test_memory_aligned_to_its_elements_only(name, dtype):
         torch.testing.assert_close(_OPS[name][0](x), _OPS[name][0](x.clone()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", _UNARY)
 def test_strides_are_torchs(name):
     x = _tensor(shape=(2, 3, 4, 5))
     for t in (x, x.permute(0, 3, 1, 2), x.to(memory_format=torch.channels_last), x.mT, x[:, :, :, 1:3]):
@@ -257,7 +273,7 @@ class _OldTorch(_Wrapper):
 
 
 @pytest.mark.parametrize("wrapper", [_Wrapper, _Unversioned, _OldTorch])
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "silu", "gelu", "softmax"])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", *_UNARY, "swiglu", "geglu", "softmax"])
 def test_objects_with_dlpack_only(name, wrapper):
     x = _tensor()
     for t in (x, x.T, x[:, ::2], x[:0]):

@@ -1,6 +1,8 @@
-// What the attention kernels share: rows in and out, masks, the exponential of a softmax.
+// What the attention kernels share: where a sequence's queries and keys lie, which keys a query
+// sees, rows in and out, the exponential of a softmax. attention_scores.h: blocks of scores.
 #pragma once
 #include "cpu/simd/math.h"
+#include "cpu/simd/random.h"
 #include "cpu/visit.h"
 #include "ops/scaled_dot_product_attention.h"
 
@@ -12,16 +14,176 @@ namespace {
 [[maybe_unused]] constexpr float kLowest = -3.402823466e38f;
 [[maybe_unused]] constexpr float kMinusInf = -__builtin_inff();
 
+[[maybe_unused]] constexpr float kLog2e = 1.44269504f;
+
+HONED_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+HONED_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// The queries and the keys of sequence b.
+struct Span {
+  int64_t b;
+  int64_t q_batch, q_first, q_len;  // index along the batch, first row along the time
+  int64_t k_batch, k_first, k_len;  // paged keys: see key_run
+  int64_t offset;                   // query t stands at t + offset among the keys
+};
+
+HONED_INLINE Span span_of(const AttentionArgs& a, int64_t b) {
+  Span s{b, b, 0, a.q_len, b, 0, a.kv_len, a.offset};
+  if (a.q_starts) {
+    s.q_batch = 0, s.q_first = a.q_starts[b];
+    s.q_len = a.q_starts[b + 1] - s.q_first;
+  }
+  if (a.k_starts) {
+    s.k_batch = 0, s.k_first = a.k_starts[b];
+    s.k_len = a.k_starts[b + 1] - s.k_first;
+  }
+  if (a.k_lens) s.k_len = a.k_lens[b];
+  if (a.offset_from_end) s.offset = s.k_len - s.q_len;
+  return s;
+}
+
+// The keys that query t may see, masks aside: from first_key to before end_key, none if these cross.
+HONED_INLINE int64_t first_key(const AttentionArgs& a, const Span& s, int64_t t) {
+  return larger(0, t + s.offset - a.window_left);
+}
+HONED_INLINE int64_t end_key(const AttentionArgs& a, const Span& s, int64_t t) {
+  return larger(0, smaller(s.k_len, t + s.offset + a.window_right + 1));
+}
+
+// Number of a query row among all: of lse, and of the dropout's random row.
+HONED_INLINE int64_t row_number(const AttentionArgs& a, const Span& s, int64_t h, int64_t t) {
+  return a.q_starts ? h * a.q_starts[a.batch] + s.q_first + t : (s.b * a.heads + h) * a.q_len + t;
+}
+HONED_INLINE uint64_t dropout_key(const AttentionArgs& a, const Span& s, int64_t h, int64_t t) {
+  return random_row_key(a.seed, uint64_t(row_number(a, s, h, t)));
+}
+
+HONED_INLINE int64_t bytes_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : dtype == DType::i8 ? 1 : 2;
+}
+
+// Keys of one head that lie one after the other: in the same page, where there are pages.
+struct KeyRun {
+  const char *k, *v;               // rows k_stride[2] and v_stride[2] elements apart
+  const float *k_scale, *v_scale;  // i8: k_scale_stride[2], v_scale_stride[2] apart; else nullptr
+  int64_t count;                   // to the page's or the sequence's end
+};
+
+// The run of key head g that begins with key s.
+HONED_INLINE KeyRun key_run(const AttentionArgs& a, const Span& span, int64_t g, int64_t s) {
+  int64_t batch = span.k_batch, time = span.k_first + s, count = span.k_len - s;
+  if (a.block_table) {
+    batch = a.block_table[span.b * a.block_table_stride + s / a.page];
+    time = s % a.page;
+    count = smaller(count, a.page - time);
+  }
+  int64_t bytes = bytes_of(a.kv_dtype);
+  auto at = [&](const int64_t* stride) {
+    return batch * stride[0] + g * stride[1] + time * stride[2];
+  };
+  bool i8 = a.kv_dtype == DType::i8;
+  return {static_cast<const char*>(a.k) + at(a.k_stride) * bytes,
+          static_cast<const char*>(a.v) + at(a.v_stride) * bytes,
+          i8 ? a.k_scale + at(a.k_scale_stride) : nullptr,
+          i8 ? a.v_scale + at(a.v_scale_stride) : nullptr, count};
+}
+
+// i8 to f32
+typedef int8_t bytes_of_lanes __attribute__((vector_size(kLanes)));
+typedef float floats_of_lanes __attribute__((vector_size(kLanes * 4)));
+HONED_INLINE vf load(const int8_t* p, int n) {
+  bytes_of_lanes bytes{};
+  __builtin_memcpy(&bytes, p, size_t(n));
+  return (vf) __builtin_convertvector(bytes, floats_of_lanes);
+}
+
+// Rows of f32, `stride` apart.
+struct FloatRows {
+  const float* data;
+  int64_t stride;
+};
+
+enum class Part { keys, values };
+
+// The keys or values s to s + count of head g as f32: where they lie, or converted into buffer,
+// which has room for count rows of head_dim or value_dim.
+HONED_INLINE FloatRows float_rows(const AttentionArgs& a, const Span& span, int64_t g, int64_t s,
+                                  int64_t count, Part part, float* buffer) {
+  bool keys = part == Part::keys;
+  int64_t cols = keys ? a.head_dim : a.value_dim, stride = keys ? a.k_stride[2] : a.v_stride[2];
+  for (int64_t done = 0; done < count;) {
+    KeyRun run = key_run(a, span, g, s + done);
+    const char* from = keys ? run.k : run.v;
+    int64_t rows = smaller(run.count, count - done);
+    if (a.kv_dtype == DType::f32 && rows == count)
+      return {reinterpret_cast<const float*>(from), stride};
+    float* to = buffer + done * cols;
+    if (a.kv_dtype == DType::i8) {
+      const auto* row = reinterpret_cast<const int8_t*>(from);
+      const float* scale = keys ? run.k_scale : run.v_scale;
+      int64_t scale_stride = keys ? a.k_scale_stride[2] : a.v_scale_stride[2];
+      for (int64_t r = 0; r < rows; ++r, row += stride, to += cols)
+        for_lanes(cols, [&](int64_t i, int n) {
+          store(to + i, load(row + i, n) * set1(scale[r * scale_stride]), n);
+        });
+    } else {
+      visit_float(a.kv_dtype, [&](auto tag) {
+        const auto* row = reinterpret_cast<const typename decltype(tag)::type*>(from);
+        for (int64_t r = 0; r < rows; ++r, row += stride, to += cols)
+          for_lanes(cols, [&](int64_t i, int n) { store(to + i, load(row + i, n), n); });
+      });
+    }
+    done += rows;
+  }
+  return {buffer, cols};
+}
+
+// Of query t of head h: to[d] = q[d] * scale, zeros up to a whole vector.
+HONED_INLINE void load_query(const AttentionArgs& a, const Span& s, int64_t h, int64_t t, vf scale,
+                             float* to) {
+  int64_t at = s.q_batch * a.q_stride[0] + h * a.q_stride[1] + (s.q_first + t) * a.q_stride[2];
+  visit_float(a.dtype, [&](auto tag) {
+    const auto* q = static_cast<const typename decltype(tag)::type*>(a.q) + at;
+    for_lanes(a.head_dim, [&](int64_t i, int n) { store(to + i, load(q + i, n) * scale); });
+  });
+}
+
+HONED_INLINE void store_result(const AttentionArgs& a, const Span& s, int64_t h, int64_t t,
+                               const float* from) {
+  int64_t at =
+      s.q_batch * a.out_stride[0] + h * a.out_stride[1] + (s.q_first + t) * a.out_stride[2];
+  visit_float(a.dtype, [&](auto tag) {
+    auto* out = static_cast<typename decltype(tag)::type*>(a.out) + at;
+    for_lanes(a.value_dim, [&](int64_t i, int n) { store(out + i, load(from + i, n), n); });
+  });
+}
+
+// 2^x for x <= 0: within 3 ulp down to 2^-126; -infinity gives 0, NaN NaN.
+HONED_INLINE vf exp2_of_negative(vf x) {
+#if defined(__AVX512F__)
+  vf r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
+  vf p = set1(1.86713028e-3f);  // minimax of 2^r on [0, 1], exact at 0
+  p = fmadd(p, r, set1(9.01702978e-3f));
+  p = fmadd(p, r, set1(5.57999127e-2f));
+  p = fmadd(p, r, set1(0.240164444f));
+  p = fmadd(p, r, set1(0.693151295f));
+  return _mm512_scalef_ps(fmadd(p, r, set1(1.0f)), x);  // scalef takes the floor
+#else
+  const vf low = set1(-126.0f);
+  vf clamped = vmax(low, x), n = round_even(clamped), r = clamped - n;
+  vf p = set1(1.32647273e-3f);  // minimax of 2^r on [-1/2, 1/2], exact at 0
+  p = fmadd(p, r, set1(9.67151299e-3f));
+  p = fmadd(p, r, set1(5.55073358e-2f));
+  p = fmadd(p, r, set1(0.240222424f));
+  p = fmadd(p, r, set1(0.693147004f));
+  return select_less(x, low, zero(), fmadd(p, r, set1(1.0f)) * exp2_integral(n));
+#endif
+}
+
 // attention_block_rows, inside the level.
 HONED_INLINE int64_t block_rows(const AttentionArgs& a) {
   int64_t size = a.head_dim > a.value_dim ? a.head_dim : a.value_dim;
-  return size <= 64 ? 64 : size <= 128 ? 32 : 16;
-}
-
-// Keys that query t may see: the first so many.
-HONED_INLINE int64_t keys_end(const AttentionArgs& a, int64_t t) {
-  int64_t end = t + a.offset + a.window_right + 1;
-  return end < 0 ? 0 : end < a.kv_len ? end : a.kv_len;
+  return size <= 128 ? 64 : size <= 256 ? 32 : 16;
 }
 
 HONED_INLINE bool none_of(const uint8_t* seen, int n) {
@@ -44,81 +206,6 @@ HONED_INLINE bool all_of(const uint8_t* seen, int n) {
   for (; n > 0; --n)
     if (!*seen++) return false;
   return true;
-}
-
-// Start of a head of k or v.
-HONED_INLINE const void* head(const void* data, const int64_t* stride, DType dtype, int64_t b,
-                              int64_t h) {
-  int64_t item = dtype == DType::f32 ? 4 : 2;
-  return static_cast<const char*>(data) + (b * stride[0] + h * stride[1]) * item;
-}
-
-// to[d] = q[b, group h of key head g, t, d] * scale, zeros up to a whole vector
-HONED_INLINE void load_query(const AttentionArgs& a, int64_t b, int64_t g, int64_t h, int64_t t,
-                             vf scale, float* to) {
-  int64_t at =
-      b * a.q_stride[0] + (g * (a.heads / a.kv_heads) + h) * a.q_stride[1] + t * a.q_stride[2];
-  visit_float(a.dtype, [&](auto tag) {
-    const auto* q = static_cast<const typename decltype(tag)::type*>(a.q) + at;
-    for_lanes(a.head_dim, [&](int64_t i, int n) { store(to + i, load(q + i, n) * scale); });
-  });
-}
-
-HONED_INLINE void store_result(const AttentionArgs& a, int64_t b, int64_t h, int64_t t,
-                               const float* from) {
-  int64_t at = b * a.out_stride[0] + h * a.out_stride[1] + t * a.out_stride[2];
-  visit_float(a.dtype, [&](auto tag) {
-    auto* out = static_cast<typename decltype(tag)::type*>(a.out) + at;
-    for_lanes(a.value_dim, [&](int64_t i, int n) { store(out + i, load(from + i, n), n); });
-  });
-}
-
-// Key k0 of row (b, h, t) of a boolean mask.
-HONED_INLINE const uint8_t* mask_row(const AttentionArgs& a, int64_t b, int64_t h, int64_t t,
-                                     int64_t k0) {
-  return static_cast<const uint8_t*>(a.mask.data) + b * a.mask.stride[0] + h * a.mask.stride[1] +
-         t * a.mask.stride[2] + k0 * a.mask.stride[3];
-}
-
-// score[k * step] += mask[b, h, t, k0 + k], or -infinity where a boolean mask says no; at most
-// kDecodeKeys
-HONED_INLINE void add_mask(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int64_t k0,
-                           int keys, float* score, int64_t step) {
-  int64_t along = a.mask.stride[3];
-  if (a.mask.dtype == DType::boolean) {
-    const uint8_t* seen = mask_row(a, b, h, t, k0);
-    if (along == 1 && all_of(seen, keys)) return;
-    for (int k = 0; k < keys; ++k)
-      if (!seen[k * along]) score[k * step] = kMinusInf;
-    return;
-  }
-  alignas(64) float values[kDecodeKeys];
-  int64_t at = b * a.mask.stride[0] + h * a.mask.stride[1] + t * a.mask.stride[2] + k0 * along;
-  visit_float(a.mask.dtype, [&](auto tag) {
-    const auto* mask = static_cast<const typename decltype(tag)::type*>(a.mask.data) + at;
-    if (along == 1)
-      for_lanes(keys, [&](int64_t i, int n) { store(values + i, load(mask + i, n), n); });
-    else
-      for (int k = 0; k < keys; ++k) store(values + k, load(mask + k * along, 1), 1);
-  });
-  for (int k = 0; k < keys; ++k) score[k * step] += values[k];
-}
-
-// vexp for x <= 0: 0 below -87.3, NaN stays NaN.
-HONED_INLINE vf exp_of_negative(vf x) {
-  const vf low = set1(-87.3365448f);
-  vf clamped = vmax(low, x);
-  vf n = round_even(clamped * set1(1.44269504f));
-  vf r = fmadd(n, set1(-0.693359375f), clamped);
-  r = fmadd(n, set1(2.12194440e-4f), r);
-  vf p = set1(1.9875691500e-4f);
-  p = fmadd(p, r, set1(1.3981999507e-3f));
-  p = fmadd(p, r, set1(8.3334519073e-3f));
-  p = fmadd(p, r, set1(4.1665795894e-2f));
-  p = fmadd(p, r, set1(1.6666665459e-1f));
-  p = fmadd(p, r, set1(5.0000001201e-1f));
-  vf y = (fmadd(p * r, r, r) + set1(1.0f)) * exp2_integral(n);
-  return select_less(x, low, zero(), y);
 }
 
 }  // namespace

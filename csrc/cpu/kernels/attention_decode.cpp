@@ -1,6 +1,6 @@
-// Attention of few queries: a pass over a chunk of keys and one over its values, both lying as they
-// are, for up to four query rows at once; then the merge of the chunks.
-#include "cpu/kernels/attention.h"
+// Attention of few queries: a pass over a chunk of keys and one over its values, for up to four
+// query rows at once; then the merge of the chunks.
+#include "cpu/kernels/attention_decode.h"
 
 HONED_BEGIN_LEVEL
 
@@ -8,239 +8,246 @@ namespace {
 
 constexpr int kRows = 4;  // query rows that share a pass
 
+// Keys first to first + keys, of those that chunk number `index` has the ones that a query may see.
 struct Chunk {
-  int64_t b, g, first;  // batch, key head, first key
+  int64_t g, index, first;
   int keys;
 };
 
-// Sums over the lanes of four vectors.
-#if defined(__AVX2__)
-HONED_INLINE __m128 reduce4(__m256 a, __m256 b, __m256 c, __m256 d) {
-  __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-  return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+HONED_INLINE int64_t chunks_of(const AttentionArgs& a) {
+  return larger(1, (a.kv_len + kDecodeKeys - 1) / kDecodeKeys);
 }
-#else
-HONED_INLINE __m128 reduce4(__m128 a, __m128 b, __m128 c, __m128 d) {
-  _MM_TRANSPOSE4_PS(a, b, c, d);
-  return _mm_add_ps(_mm_add_ps(a, b), _mm_add_ps(c, d));
-}
-#endif
-#if defined(__AVX512F__)
-HONED_INLINE __m256 halves(__m512 a) {
-  return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-}
-HONED_INLINE __m128 reduce4(__m512 a, __m512 b, __m512 c, __m512 d) {
-  return reduce4(halves(a), halves(b), halves(c), halves(d));
-}
-#endif
 
-// Rows of keys or values as they lie in the cache.
-template <class T>
-struct Lines {
-  const T* data;
-  int64_t stride, dim;
-  int count;
+// e^x for x <= 0
+HONED_INLINE vf weight_of(vf x) { return exp2_of_negative(x * set1(kLog2e)); }
+HONED_INLINE float weight_of(float x) {
+  float lanes[kLanes];
+  store(lanes, weight_of(set1(x)));
+  return lanes[0];
+}
 
-  // Asks for four rows, for the second-level cache.
-  HONED_INLINE void fetch(int row) const {
-    for (int i = row; i < row + 4 && i < count; ++i)
-      for (int64_t d = 0; d < dim; d += 64 / int64_t(sizeof(T)))
-        __builtin_prefetch(data + i * stride + d, 0, 2);
+// Scores of the keys of a chunk, of query t of head h.
+class Row {
+ public:
+  Row(const AttentionArgs& args, const Span& span, const Chunk& chunk, int64_t h, int64_t t,
+      float* score)
+      : a(args), s(span), c(chunk), h_(h), t_(t), score_(score) {}
+
+  // Products to the scores that the softmax takes.
+  void finish() const {
+    if (a.softcap != 0.0f)
+      each([&](vf x, int64_t) { return set1(a.softcap) * vtanh(x * set1(1.0f / a.softcap)); });
+    if (a.alibi) {
+      vf slope = set1(-a.alibi[s.b * a.alibi_stride[0] + h_ * a.alibi_stride[1]]);
+      alignas(64) float lane[kLanes];
+      for (int i = 0; i < kLanes; ++i) lane[i] = float(c.first + i - t_ - s.offset);
+      vf ahead = load(lane);
+      each([&](vf x, int64_t i) { return fmadd(slope, vabs(ahead + set1(float(i))), x); });
+    }
+    if (a.mask.data) add(a.mask);
+    if (a.bias.data) add(a.bias);
+    if (a.key_mask) hide(a.key_mask + s.b * a.key_mask_stride + c.first, 1);
+    int64_t from = first_key(a, s, t_) - c.first, to = end_key(a, s, t_) - c.first;
+    for (int64_t k = 0; k < smaller(from, c.keys); ++k) score_[k] = kMinusInf;
+    for (int64_t k = larger(0, to); k < c.keys; ++k) score_[k] = kMinusInf;
   }
+
+  // Scores to weights relative to their largest; returns it and their sum.
+  HONED_INLINE void weigh(float* top, float* total) const {
+    vf most = set1(kLowest);
+    for_lanes(c.keys, [&](int64_t i, int n) {
+      most = vmax(keep_first(load(score_ + i, n), n, set1(kLowest)), most);
+    });
+    *top = reduce_max(most);
+    vf sum = zero();
+    for_lanes(c.keys, [&](int64_t i, int n) {
+      vf weight = keep_first(weight_of(load(score_ + i, n) - set1(*top)), n, zero());
+      store(score_ + i, weight, n);
+      sum = sum + weight;
+    });
+    *total = reduce_add(sum);
+  }
+
+ private:
+  template <class F>
+  HONED_INLINE void each(F&& body) const {
+    for_lanes(c.keys,
+              [&](int64_t i, int n) { store(score_ + i, body(load(score_ + i, n), i), n); });
+  }
+
+  HONED_INLINE void hide(const uint8_t* seen, int64_t step) const {
+    if (step == 1 && all_of(seen, c.keys)) return;
+    for (int k = 0; k < c.keys; ++k)
+      if (!seen[k * step]) score_[k] = kMinusInf;
+  }
+
+  void add(const AttentionMask& mask) const {
+    int64_t step = mask.stride[3];
+    int64_t at = s.b * mask.stride[0] + h_ * mask.stride[1] + t_ * mask.stride[2] + c.first * step;
+    if (mask.dtype == DType::boolean) {
+      hide(static_cast<const uint8_t*>(mask.data) + at, step);
+      return;
+    }
+    visit_float(mask.dtype, [&](auto tag) {
+      const auto* values = static_cast<const typename decltype(tag)::type*>(mask.data) + at;
+      if (step == 1)
+        for_lanes(c.keys, [&](int64_t i, int n) {
+          store(score_ + i, load(score_ + i, n) + load(values + i, n), n);
+        });
+      else
+        for (int k = 0; k < c.keys; ++k) score_[k] += scalar(values[k * step]);
+    });
+  }
+
+  const AttentionArgs& a;
+  const Span& s;
+  const Chunk& c;
+  int64_t h_, t_;
+  float* score_;
 };
 
-// score[r][k] = q[r] . keys[k]; the rows of q are padded with zeros to whole vectors.
-template <int R, class T>
-HONED_INLINE void dot_keys(const Lines<T>& keys, const Lines<T>& values,
-                           const float (*q)[kMaxHeadDim], float (*score)[kDecodeKeys]) {
-  // With much arithmetic between two lines the processor's own prefetching falls behind: asking
-  // ahead made 4 heads of 128 over a cold f32 cache 1.9 times as fast (Zen 4), and costs 10 to 20 %
-  // where the cache is in the second level already. With fewer heads or smaller ones it gained
-  // nothing.
-  bool ahead = R >= 3 && keys.dim > 64;
-  for (int k = 0; k < keys.count; k += 4) {
-    if (ahead) {
-      keys.fetch(k + 8);
-      values.fetch(k);
-    }
-    const T* p[4];
-    vf sum[R][4];
-    for (int j = 0; j < 4; ++j) {
-      p[j] = keys.data + (k + j < keys.count ? k + j : keys.count - 1) * keys.stride;
-      for (int r = 0; r < R; ++r) sum[r][j] = zero();
-    }
-    for_lanes(keys.dim, [&](int64_t i, int n) {
-      vf row[R];
-      for (int r = 0; r < R; ++r) row[r] = load(q[r] + i);
-      for (int j = 0; j < 4; ++j) {
-        vf key = load(p[j] + i, n);
-        for (int r = 0; r < R; ++r) sum[r][j] = fmadd(key, row[r], sum[r][j]);
-      }
-    });
-    for (int r = 0; r < R; ++r)
-      _mm_storeu_ps(score[r] + k, reduce4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
+// Calls body(run, from, count) for the keys of a chunk that lie one after the other.
+template <class F>
+HONED_INLINE void each_run(const AttentionArgs& a, const Span& s, const Chunk& c, F&& body) {
+  for (int done = 0; done < c.keys;) {
+    KeyRun run = key_run(a, s, c.g, c.first + done);
+    int count = int(smaller(run.count, c.keys - done));
+    body(run, done, count);
+    done += count;
   }
 }
 
-// to[r][d] = sum_k weight[r][k] * values[k][d] for V vectors of d from `at` on, the last one
-// holding n; where k does not begin at 0, added to what is there.
-template <int R, int V, class T>
-HONED_INLINE void mix(const Lines<T>& values, int begin, int end,
-                      const float (*weight)[kDecodeKeys], float* const* to, int64_t at, int n) {
-  vf sum[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v)
-      sum[r][v] = begin ? load(to[r] + at + v * kLanes, v + 1 < V ? kLanes : n) : zero();
-  for (int k = begin; k < end; ++k) {
-    const T* row = values.data + k * values.stride + at;
-    vf value[V];
-    for (int v = 0; v < V; ++v) value[v] = load(row + v * kLanes, v + 1 < V ? kLanes : n);
-    for (int r = 0; r < R; ++r) {
-      vf w = set1(weight[r][k]);
-      for (int v = 0; v < V; ++v) sum[r][v] = fmadd(w, value[v], sum[r][v]);
-    }
+HONED_INLINE float* partial_of(const AttentionArgs& a, int64_t row, int64_t chunk) {
+  return a.partial + (row * chunks_of(a) + chunk) * (a.value_dim + 2);
+}
+
+// What a row has when all of its keys were passed over: the sum of their weights times values, their
+// largest score and the sum of their weights.
+void finish_row(const AttentionArgs& a, const Span& s, int64_t h, int64_t t, float* result,
+                float top, float total) {
+  float fade = 1.0f;
+  if (a.sinks) {
+    float most = a.sinks[h] > top ? a.sinks[h] : top;
+    fade = weight_of(top - most);
+    total = total * fade + weight_of(a.sinks[h] - most);
+    top = most;
   }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(to[r] + at + v * kLanes, sum[r][v], v + 1 < V ? kLanes : n);
-}
-
-template <int R, class T>
-HONED_INLINE void mix_values(const Lines<T>& values, const float (*weight)[kDecodeKeys],
-                             float* const* to) {
-  constexpr int kVecs = kLanes == 16 || R == 1 ? 4 : 2;  // accumulators within the registers
-  int64_t dim = values.dim;
-  // Rows that take more than one pass are passed over while they are in the first-level cache.
-  int step = dim > kVecs * kLanes ? 16 : kDecodeKeys, begin = 0;
-  do {
-    int end = begin + step < values.count ? begin + step : values.count;
-    int64_t d = 0;
-    for (; d + kVecs * kLanes <= dim; d += kVecs * kLanes)
-      mix<R, kVecs>(values, begin, end, weight, to, d, kLanes);
-    for (; d < dim; d += kLanes)
-      mix<R, 1>(values, begin, end, weight, to, d, dim - d < kLanes ? int(dim - d) : kLanes);
-    begin = end;
-  } while (begin < values.count);
-}
-
-// The scores of one row become weights relative to their largest; returns it and their sum.
-HONED_INLINE void weigh(const AttentionArgs& a, const Chunk& c, int64_t h, int64_t t, float* score,
-                        float* top, float* total) {
-  if (a.softcap != 0.0f)
-    for_lanes(c.keys, [&](int64_t i, int n) {
-      store(score + i, set1(a.softcap) * vtanh(load(score + i, n) * set1(1.0f / a.softcap)), n);
-    });
-  if (a.key_mask) {
-    const uint8_t* seen = a.key_mask + c.b * a.key_mask_stride + c.first;
-    for (int k = 0; k < c.keys; ++k)
-      if (!seen[k]) score[k] = kMinusInf;
-  }
-  if (a.mask.data) add_mask(a, c.b, h, t, c.first, c.keys, score, 1);
-  for (int64_t k = keys_end(a, t) - c.first, from = k < 0 ? 0 : k; from < c.keys; ++from)
-    score[from] = kMinusInf;
-  vf most = set1(kLowest);
-  for_lanes(c.keys, [&](int64_t i, int n) {
-    most = vmax(keep_first(load(score + i, n), n, set1(kLowest)), most);
-  });
-  *top = reduce_max(most);
-  vf sum = zero();
-  for_lanes(c.keys, [&](int64_t i, int n) {
-    vf weight = keep_first(exp_of_negative(load(score + i, n) - set1(*top)), n, zero());
-    store(score + i, weight, n);
-    sum = sum + weight;
-  });
-  *total = reduce_add(sum);
-}
-
-float* partial_of(const AttentionArgs& a, int64_t row, int64_t chunks, int64_t chunk) {
-  return a.partial + (row * chunks + chunk) * (a.value_dim + 2);
+  vf scale = set1(total == 0.0f ? 0.0f : fade / total);
+  for_lanes(a.value_dim, [&](int64_t i, int) { store(result + i, load(result + i) * scale); });
+  store_result(a, s, h, t, result);
+  if (a.lse)
+    a.lse[row_number(a, s, h, t)] = total == 0.0f ? kMinusInf : top + __builtin_logf(total);
 }
 
 // R query rows from `row` on, counted within the key head: row r is query r / group of head r %
 // group.
 template <int R, class T>
-void rows(const AttentionArgs& a, const Chunk& c, int64_t row, int64_t chunks) {
-  alignas(64) float q[R][kMaxHeadDim], score[R][kDecodeKeys], result[R][kMaxHeadDim];
+void rows(const AttentionArgs& a, const Span& s, const Chunk& c, int64_t row) {
+  alignas(64) float q[R][kMaxHeadDim], scores[R][kScores], results[R][kMaxHeadDim];
   float top[R], total[R];
-  float* to[R];
-  int64_t group = a.heads / a.kv_heads;
-  Lines<T> keys{
-      static_cast<const T*>(head(a.k, a.k_stride, a.kv_dtype, c.b, c.g)) + c.first * a.k_stride[2],
-      a.k_stride[2], a.head_dim, c.keys};
-  Lines<T> values{
-      static_cast<const T*>(head(a.v, a.v_stride, a.kv_dtype, c.b, c.g)) + c.first * a.v_stride[2],
-      a.v_stride[2], a.value_dim, c.keys};
-  for (int r = 0; r < R; ++r)
-    load_query(a, c.b, c.g, (row + r) % group, (row + r) / group, set1(a.scale), q[r]);
-  dot_keys<R>(keys, values, q, score);
+  float *score[R], *to[R];
+  int64_t h[R], t[R], group = a.heads / a.kv_heads;
+  bool merged = chunks_of(a) > 1;
   for (int r = 0; r < R; ++r) {
-    int64_t h = c.g * group + (row + r) % group, t = (row + r) / group;
-    weigh(a, c, h, t, score[r], &top[r], &total[r]);
-    to[r] = chunks == 1
-                ? result[r]
-                : partial_of(a, (c.b * a.heads + h) * a.q_len + t, chunks, c.first / kDecodeKeys);
+    h[r] = c.g * group + (row + r) % group, t[r] = (row + r) / group;
+    load_query(a, s, h[r], t[r], set1(a.scale), q[r]);
+    to[r] = merged ? partial_of(a, (s.b * a.heads + h[r]) * a.q_len + t[r], c.index) : results[r];
   }
-  mix_values<R>(values, score, to);
+  each_run(a, s, c, [&](const KeyRun& run, int from, int count) {
+    for (int r = 0; r < R; ++r) score[r] = scores[r] + from;
+    dot_keys<R, T>({reinterpret_cast<const T*>(run.k), a.k_stride[2], a.head_dim, count},
+                   {reinterpret_cast<const T*>(run.v), a.v_stride[2], a.value_dim, count}, q,
+                   score);
+    if (run.k_scale)
+      for (int r = 0; r < R; ++r)
+        for (int k = 0; k < count; ++k) score[r][k] *= run.k_scale[k * a.k_scale_stride[2]];
+  });
   for (int r = 0; r < R; ++r) {
-    if (chunks > 1) {
-      to[r][a.value_dim] = top[r];
-      to[r][a.value_dim + 1] = total[r];
-      continue;
-    }
-    vf scale = set1(total[r] == 0.0f ? 0.0f : 1.0f / total[r]);
-    for_lanes(a.value_dim,
-              [&](int64_t i, int) { store(result[r] + i, load(result[r] + i) * scale); });
-    store_result(a, c.b, c.g * group + (row + r) % group, (row + r) / group, result[r]);
+    Row one(a, s, c, h[r], t[r], scores[r]);
+    one.finish();
+    one.weigh(&top[r], &total[r]);
+  }
+  if (c.keys == 0)
+    for (int r = 0; r < R; ++r) __builtin_memset(to[r], 0, size_t(a.value_dim) * 4);
+  each_run(a, s, c, [&](const KeyRun& run, int from, int count) {
+    for (int r = 0; r < R; ++r) score[r] = scores[r] + from;
+    if (run.v_scale)
+      for (int r = 0; r < R; ++r)
+        for (int k = 0; k < count; ++k) score[r][k] *= run.v_scale[k * a.v_scale_stride[2]];
+    mix_values<R, T>({reinterpret_cast<const T*>(run.v), a.v_stride[2], a.value_dim, count}, score,
+                     to, from > 0);
+  });
+  for (int r = 0; r < R; ++r) {
+    if (merged)
+      to[r][a.value_dim] = top[r], to[r][a.value_dim + 1] = total[r];
+    else
+      finish_row(a, s, h[r], t[r], results[r], top[r], total[r]);
   }
 }
 
 template <class T>
-void chunk_of(const AttentionArgs& a, const Chunk& c, int64_t chunks) {
-  int64_t count = a.heads / a.kv_heads * a.q_len, row = 0;
-  for (; row + kRows <= count; row += kRows) rows<kRows, T>(a, c, row, chunks);
-  if (count - row == 3) rows<3, T>(a, c, row, chunks);
-  if (count - row == 2) rows<2, T>(a, c, row, chunks);
-  if (count - row == 1) rows<1, T>(a, c, row, chunks);
+void chunk_of(const AttentionArgs& a, const Span& s, const Chunk& c) {
+  int64_t count = a.heads / a.kv_heads * s.q_len, row = 0;
+  for (; row + kRows <= count; row += kRows) rows<kRows, T>(a, s, c, row);
+  if (count - row == 3) rows<3, T>(a, s, c, row);
+  if (count - row == 2) rows<2, T>(a, s, c, row);
+  if (count - row == 1) rows<1, T>(a, s, c, row);
 }
 
-HONED_INLINE int64_t chunks_of(const AttentionArgs& a) {
-  int64_t chunks = (a.kv_len + kDecodeKeys - 1) / kDecodeKeys;
-  return chunks < 1 ? 1 : chunks;
+// As visit_float, i8 too.
+template <class F>
+HONED_INLINE void visit_cache(DType dtype, F&& body) {
+  if (dtype == DType::i8)
+    body(Tag<int8_t>{});
+  else
+    visit_float(dtype, body);
 }
 
 }  // namespace
 
 void attention_decode(const AttentionArgs& a, int64_t begin, int64_t end) {
   int64_t chunks = chunks_of(a);
-  visit_float(a.kv_dtype, [&](auto tag) {
+  visit_cache(a.kv_dtype, [&](auto tag) {
     for (int64_t i = begin; i < end; ++i) {
-      int64_t first = i % chunks * kDecodeKeys, left = a.kv_len - first;
-      Chunk c{i / chunks / a.kv_heads, i / chunks % a.kv_heads, first,
-              int(left < kDecodeKeys ? left : kDecodeKeys)};
-      chunk_of<typename decltype(tag)::type>(a, c, chunks);
+      Span s = span_of(a, i / chunks / a.kv_heads);
+      if (s.q_len == 0) continue;
+      Chunk c{i / chunks % a.kv_heads, i % chunks, i % chunks * kDecodeKeys, 0};
+      int64_t last = smaller(c.first + kDecodeKeys, end_key(a, s, s.q_len - 1));
+      c.first = larger(c.first, first_key(a, s, 0));
+      c.keys = int(larger(0, last - c.first));
+      chunk_of<typename decltype(tag)::type>(a, s, c);
     }
   });
 }
 
 void attention_combine(const AttentionArgs& a, int64_t begin, int64_t end) {
+  constexpr int kParts = 64;  // chunks at a time
   int64_t chunks = chunks_of(a);
-  alignas(64) float result[kMaxHeadDim];
+  alignas(64) float result[kMaxHeadDim], fade[kParts];
   for (int64_t i = begin; i < end; ++i) {
+    Span s = span_of(a, i / a.q_len / a.heads);
+    if (i % a.q_len >= s.q_len) continue;
     float top = kLowest;
     for (int64_t c = 0; c < chunks; ++c) {
-      float each = partial_of(a, i, chunks, c)[a.value_dim];
+      float each = partial_of(a, i, c)[a.value_dim];
       top = each > top ? each : top;
     }
-    for_lanes(a.value_dim, [&](int64_t d, int n) {
-      vf sum = zero(), total = zero();
-      for (int64_t c = 0; c < chunks; ++c) {
-        const float* part = partial_of(a, i, chunks, c);
-        vf fade = exp_of_negative(set1(part[a.value_dim] - top));
-        sum = fmadd(fade, load(part + d, n), sum);
-        total = fmadd(fade, set1(part[a.value_dim + 1]), total);
+    float total = 0.0f;
+    for (int64_t c0 = 0; c0 < chunks; c0 += kParts) {
+      int count = int(smaller(kParts, chunks - c0));
+      for (int c = 0; c < count; ++c) {
+        const float* end_of = partial_of(a, i, c0 + c) + a.value_dim;
+        fade[c] = weight_of(end_of[0] - top);
+        total += fade[c] * end_of[1];
       }
-      store(result + d, select_less(zero(), total, sum / total, total));
-    });
-    store_result(a, i / a.q_len / a.heads, i / a.q_len % a.heads, i % a.q_len, result);
+      for_lanes(a.value_dim, [&](int64_t d, int n) {
+        vf sum = c0 > 0 ? load(result + d) : zero();
+        for (int c = 0; c < count; ++c)
+          sum = fmadd(set1(fade[c]), load(partial_of(a, i, c0 + c) + d, n), sum);
+        store(result + d, sum);
+      });
+    }
+    finish_row(a, s, i / a.q_len % a.heads, i % a.q_len, result, top, total);
   }
 }
 

@@ -1,32 +1,16 @@
-// y = x / (1 + e^-x)
-#include "ops/silu.h"
-
-#include "cpu/simd/math.h"
-#include "cpu/visit.h"
+// y = x / (1 + e^-x) and its gradient.
+#include "cpu/kernels/pointwise.h"
+#include "cpu/simd/activations.h"
 
 HONED_BEGIN_LEVEL
 
-namespace {
-
-template <class T>
-void span(const T* x, T* y, int64_t count) {
-  for_lanes(count, [&](int64_t i, int n) { store(y + i, vsilu(load(x + i, n)), n); });
+void silu(const PointwiseArgs& a, int64_t begin, int64_t end) {
+  map_one(a, begin, end, [](auto t, auto x) { return silu_of<typename decltype(t)::type>(x); });
 }
 
-}  // namespace
-
-void silu(const SiluArgs& a, int64_t begin, int64_t end) {
-  visit_float(a.dtype, [&](auto t) {
-    using T = typename decltype(t)::type;
-    const T* x = static_cast<const T*>(a.x);
-    T* y = static_cast<T*>(a.y);
-    if (a.rows == 1) {
-      int64_t first = begin * kSiluBlock, last = end * kSiluBlock;
-      if (last > a.cols) last = a.cols;
-      span(x + first, y + first, last - first);
-    } else {
-      for (int64_t r = begin; r < end; ++r) span(x + r * a.x_stride, y + r * a.y_stride, a.cols);
-    }
+void silu_backward(const PointwiseArgs& a, int64_t begin, int64_t end) {
+  map_two(a, begin, end, [](auto t, auto x, auto g) {
+    return g * silu_with_slope<typename decltype(t)::type>(x).slope;
   });
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from honed._lib import _core
 from honed.hf.model import HonedModel
-from honed.nn.swap import LAYERS, layers
+from honed.nn.swap import LAYERS, layers, packs
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,23 @@ def _layer_rows(model):
     """Layers of one name but for their numbers are one row; of those left alone, all of one class."""
     groups: dict[tuple, list] = {}
     seen = set()  # packed weights: layers that share one count it once
+    level = _core.level()
     for name, module, reason in layers(model):
-        dtype = str(next(iter(p for p in module._parameters.values() if p is not None)).dtype)
+        dtype = next((str(p.dtype) for p in module.parameters() if p is not None), "")
         dtype = dtype.removeprefix("torch.")
         if reason is not None:
             groups.setdefault((type(module).__name__, "", "torch", dtype, reason), []).append(0)
             continue
-        shown = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) or type(model).__name__
-        packed = module._packed and module._packed.product
-        size = packed.nbytes if packed and id(packed) not in seen else 0
-        seen.add(id(packed))
-        kernel = f"{_core.level()} packed {packed.kind}" if packed else f"{_core.level()} linear"
-        groups.setdefault((shown, "honed.nn.Linear", kernel, dtype, ""), []).append(size)
+        shown = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) or type(module).__name__
+        held = packs(module)
+        size = sum(packed.nbytes for packed in held if id(packed) not in seen)
+        seen.update(map(id, held))
+        op = getattr(module, "op", "")  # layers of layers have none of their own
+        kernel = f"{level} {op}" if op else ""
+        if held:
+            kernel = f"{level} packed {', '.join(sorted({packed.kind for packed in held}))}"
+        by = f"honed.nn.{type(module).__name__}"
+        groups.setdefault((shown, by, kernel, dtype, ""), []).append(size)
     for (shown, by, kernel, dtype, reason), sizes in groups.items():
         yield Row(shown, len(sizes), by, kernel, dtype, sum(sizes), reason)
 

@@ -21,18 +21,17 @@ class Packed:
     packs its own weight.
     """
 
-    __slots__ = ("__weakref__", "mark", "product", "storage", "tensors")
+    __slots__ = ("__weakref__", "mark", "product", "rows", "storage", "tensors")
 
-    def __init__(self, weight, bias, storage, mark):
+    def __init__(self, weight, bias, storage, mark, rows):
         if storage not in KINDS:
             known = ", ".join(repr(name) for name in KINDS)
             raise ValueError(f"Linear: storage is {storage!r}, expected {known}")
         self.tensors = weight, bias  # kept, so that nothing else gets their identity
-        self.storage, self.mark, self.product = storage, mark, None
+        self.storage, self.mark, self.product, self.rows = storage, mark, None, rows
         if weight.dtype != torch.float64:
-            self.product = quantize_weight(
-                weight.detach(), KINDS[storage], bias=None if bias is None else bias.detach()
-            )
+            weight, bias = cut(weight.detach(), None if bias is None else bias.detach(), rows)
+            self.product = quantize_weight(weight, KINDS[storage], bias=bias)
 
     def __reduce__(self):
         return _nothing, ()
@@ -42,10 +41,30 @@ def _nothing():
     return None
 
 
-def pack(weight, bias, storage) -> Packed:
-    """The packed copy of these tensors as they are now."""
+def cut(weight, bias, rows):
+    """Only these rows ``(first, end)`` of a weight and its bias; ``None``: all."""
+    if rows is None:
+        return weight, bias
+    rows = slice(*rows)
+    return weight[rows], None if bias is None else bias[rows]
+
+
+def pack(weight, bias, storage, rows=None) -> Packed:
+    """The packed copy of these tensors as they are now, or of some of their rows."""
     mark = _core.fingerprint(weight, bias)
-    found = _shared.get((mark, storage))
+    found = _shared.get((mark, storage, rows))
     if found is None:
-        found = _shared[mark, storage] = Packed(weight, bias, storage, mark)
+        found = _shared[mark, storage, rows] = Packed(weight, bias, storage, mark, rows)
     return found
+
+
+def renew(held: Packed | None, weight, bias, storage, rows=None) -> Packed:
+    """What a layer holds, packed anew where it is no longer that of these tensors."""
+    if (
+        held is not None
+        and held.mark == _core.fingerprint(weight, bias)
+        and held.storage == storage
+        and held.rows == rows
+    ):
+        return held
+    return pack(weight, bias, storage, rows)

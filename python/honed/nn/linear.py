@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from honed._lib import _core
-from honed.nn._packed import Packed, pack
+from honed.nn._packed import Packed, pack, renew
 from honed.ops import _product, linear
 from honed.ops._dispatch import is_compiling, multiplies
 
@@ -34,6 +34,7 @@ class Linear(torch.nn.Linear):
     torch.Size([4, 2])
     """
 
+    op = "linear"
     storage: str | None = None
     accumulate: str | None = None
     _packed: Packed | None = None
@@ -60,3 +61,23 @@ class Linear(torch.nn.Linear):
         if isinstance(input, torch.Tensor):
             return linear(input, self.weight, self.bias)
         return super().forward(input)  # what torch.fx traces with
+
+    def fused(self, input, activation="none", residual=None):
+        """``activation(forward(input)) + residual``, in the product's own pass where the kernel can.
+
+        It passes hooks by: layers call it where there are none.
+        """
+        parameters = self._parameters
+        if not is_compiling() and "weight" in parameters and "bias" in parameters:
+            weight, bias = parameters["weight"], parameters["bias"]
+            if multiplies(weight, bias, input, residual) == 1:
+                packed = self._packed = renew(self._packed, weight, bias, self.storage)
+                if packed.product is not None:
+                    return linear(
+                        input,
+                        packed.product,
+                        activation=activation,
+                        residual=residual,
+                        accumulate=self.accumulate,
+                    )
+        return linear(input, self.weight, self.bias, activation=activation, residual=residual)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from honed.nn.linear import Linear
+from honed import nn
 
 LAYERS = "_honed_layers"  # the attribute of a model whose layers were exchanged
+BEFORE = "_honed_before"  # the attribute of a module that was exchanged: its class and storage before
 
 
 @dataclass(frozen=True)
@@ -20,30 +21,51 @@ class Layers:
     reason: str
 
 
+def _classes():
+    """torch's class -> honed's of the same name."""
+    for name in nn.__all__:
+        cls = getattr(nn, name)
+        if issubclass(cls, torch.nn.Module):
+            yield getattr(torch.nn, name), cls
+
+
+HONED = dict(_classes())
+TORCHS = {cls: theirs for theirs, cls in HONED.items()}
+
+
 def swap(model, storage: str | None, reason: str) -> None:
-    """Gives each module that is exactly a ``torch.nn.Linear`` honed's class; nothing else changes."""
+    """Gives each module that is exactly of a class of ``torch.nn`` honed's class; nothing else changes."""
     for module in model.modules():
-        if why_left_alone(module) is None:
-            module.__class__ = Linear
-            if storage is not None:
-                module.storage = storage
+        cls = type(module)
+        if cls not in TORCHS and why_left_alone(module) is not None:
+            continue
+        module.__dict__[BEFORE] = cls, module.__dict__.get("storage")
+        module.__class__ = HONED.get(cls, cls)
+        if storage is not None and hasattr(module, "storage"):
+            module.storage = storage
     model.__dict__[LAYERS] = Layers(storage, reason)
 
 
 def unswap(model) -> None:
-    """Gives every ``honed.nn.Linear`` torch's class and frees its packed weight."""
+    """Gives every module that was exchanged the class it had, and frees its packed weights."""
     for module in model.modules():
-        if type(module) is Linear:
-            module.__class__ = torch.nn.Linear
-            for name in ("storage", "_packed"):
-                module.__dict__.pop(name, None)
-        module.__dict__.pop(LAYERS, None)
+        own = module.__dict__
+        if BEFORE in own:
+            module.__class__, storage = own.pop(BEFORE)
+            for name in ("storage", "_packed", "_packs"):
+                own.pop(name, None)
+            if storage is not None:
+                module.storage = storage
+        own.pop(LAYERS, None)
 
 
 def why_left_alone(module) -> str | None:
     """The reason why a module keeps its class, or ``None``."""
-    if type(module) is not torch.nn.Linear:
-        return "its class is not exactly torch.nn.Linear"
+    if type(module) not in HONED:
+        near = next((cls for cls in type(module).__mro__ if cls in HONED), None)
+        if near is None:
+            return f"honed.nn has no {type(module).__name__}"
+        return f"its class is not exactly torch.nn.{near.__name__}"
     if "forward" in module.__dict__:
         return "its forward was replaced"
     for name, parameter in module._parameters.items():
@@ -53,9 +75,18 @@ def why_left_alone(module) -> str | None:
 
 
 def layers(model) -> Iterator[tuple[str, torch.nn.Module, str | None]]:
-    """The modules that hold parameters: name, module, and why it was left alone (``None``: exchanged)."""
+    """Modules that were exchanged or hold parameters: name, module, why left alone (``None``: exchanged)."""
+    inside = set()  # what an exchanged module runs itself
     for name, module in model.named_modules():
-        if type(module) is Linear:
+        if type(module) in TORCHS:
+            if isinstance(module, nn.MultiheadAttention):
+                inside.add(module.out_proj)
             yield name, module, None
-        elif any(parameter is not None for parameter in module._parameters.values()):
+        elif module not in inside and any(p is not None for p in module._parameters.values()):
             yield name, module, why_left_alone(module) or "it came after hone"
+
+
+def packs(module) -> list:
+    """The packed weights that a module of honed's holds now."""
+    held = [getattr(module, "_packed", None), *(getattr(module, "_packs", None) or {}).values()]
+    return [packed.product for packed in held if packed is not None and packed.product is not None]

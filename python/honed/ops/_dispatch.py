@@ -34,8 +34,10 @@ if torch is not None:
         1: it does, as :func:`runs_natively` says, and float64 where all tensors are float64. 2: it does,
         and a gradient is wanted. 0: torch's own op runs.
         """
-        if not tracing():
-            return answers(*tensors)
+        if not is_compiling():
+            how = answers(*tensors)
+            if how or not tracing():
+                return how
         given = [t for t in tensors if t is not None]
         wide = given[0].dtype == torch.float64
         for t in given:
@@ -57,6 +59,11 @@ if torch is not None:
 
         return call
 
+    def direct(name: str):
+        """The same function where a kernel takes the tensors and no gradient is wanted, else ``None``; not to
+        be called while :func:`is_compiling`."""
+        return getattr(_core, "direct_" + name)
+
 else:
 
     def runs_natively(*tensors) -> bool:
@@ -71,9 +78,13 @@ else:
         """``_core``'s function of that name."""
         return getattr(_core, name)
 
+    direct = function
+
     def is_compiling() -> bool:
         """False: without torch there is no compiler."""
         return False
+
+    tracing = is_compiling
 
 
 _told = set()

@@ -1,7 +1,12 @@
 """Rows of a table by number."""
 
-from honed._lib import _core, torch
-from honed.ops._dispatch import fall_back, runs_natively
+from honed._lib import torch
+from honed.ops._dispatch import answer, fall_back, function
+
+if torch is not None:
+    from honed.ops._torch.embedding import Embedding
+
+_run = function("embedding")
 
 
 def embedding(
@@ -11,13 +16,15 @@ def embedding(
 
     Args:
         input: row numbers of any shape, int64 or int32; a torch tensor or NumPy array.
-        weight: ``(V, C)``, float32, float16 or bfloat16.
+        weight: ``(V, C)``, float64, float32, float16 or bfloat16.
         padding_idx: a row that gets no gradient; the result does not depend on it.
         max_norm, norm_type: renormalise ``weight`` in place, which goes to torch's own op.
-        scale_grad_by_freq, sparse: matter to gradients only.
+        scale_grad_by_freq: divide a row's gradient by how often ``input`` names it.
+        sparse: a sparse gradient, which goes to torch's own op.
 
     Returns:
-        A contiguous tensor like ``weight`` of shape ``(*input.shape, C)``.
+        A contiguous tensor like ``weight`` of shape ``(*input.shape, C)``. The gradient of a row
+        is the sum over the places that name it, in their order: the same bits for any number of threads.
 
     Raises:
         IndexError: a number that ``weight`` has no row for; nothing was read then.
@@ -29,13 +36,18 @@ def embedding(
     >>> embedding(np.array([1, 0]), np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
-    if max_norm is None and runs_natively(weight) and (torch is None or _are_ids(input)):
-        if padding_idx is not None and not -weight.shape[0] <= padding_idx < weight.shape[0]:
+    how = answer(weight) if max_norm is None and (torch is None or _are_ids(input)) else 0
+    if how:
+        rows = weight.shape[0]
+        if padding_idx is not None and not -rows <= padding_idx < rows:
             raise ValueError(
-                f"embedding: padding_idx is {padding_idx}, expected at least {-weight.shape[0]} "
-                f"and less than {weight.shape[0]}"
+                f"embedding: padding_idx is {padding_idx}, expected at least {-rows} and less than {rows}"
             )
-        return _core.embedding(input, weight)
+        if how == 1:
+            return _run(weight, input)
+        if not sparse:
+            padding = -1 if padding_idx is None else padding_idx % rows
+            return Embedding.apply(weight, torch.as_tensor(input), padding, scale_grad_by_freq)
     if torch is None or not isinstance(weight, torch.Tensor):
         raise ValueError("embedding: max_norm is given, expected None for an array")
     return fall_back(
@@ -52,4 +64,6 @@ def embedding(
 
 
 def _are_ids(ids):
-    return (type(ids) is torch.Tensor and ids.is_cpu) or not isinstance(ids, torch.Tensor)
+    if not isinstance(ids, torch.Tensor):
+        return True
+    return ids.is_cpu and (type(ids) is torch.Tensor or torch.compiler.is_exporting())

@@ -1,19 +1,25 @@
 """The GELU activation."""
 
-from honed._lib import _core, torch
-from honed.ops._dispatch import fall_back, runs_natively
+from honed._lib import torch
+from honed.ops._dispatch import answer, fall_back, function
+
+if torch is not None:
+    from honed.ops._torch.gelu import Gelu
+
+_run = function("gelu")
 
 
 def gelu(input, approximate="none"):
     """``y = x P(x)``, ``P`` the standard normal distribution function ``(1 + erf(x / sqrt(2))) / 2``.
 
     Args:
-        input: any shape, float32, float16 or bfloat16; a torch tensor or NumPy array.
+        input: any shape, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
         approximate: ``"none"``, or ``"tanh"`` for
             ``P(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2``.
 
     Returns:
-        A tensor like ``input``, with its strides where its memory has no gaps, else contiguous.
+        A tensor like ``input``, with its strides where its memory has no gaps, else contiguous. Its gradient
+        is ``g (P(x) + x P'(x))``, g that of y.
 
     Raises:
         ValueError: another ``approximate``. TypeError: a type without a kernel.
@@ -26,6 +32,9 @@ def gelu(input, approximate="none"):
     """
     if approximate != "none" and approximate != "tanh":
         raise ValueError(f"gelu: approximate is {approximate!r}, expected 'none' or 'tanh'")
-    if runs_natively(input):
-        return _core.gelu(input, approximate == "tanh")
+    how = answer(input)
+    if how == 1:
+        return _run(input, approximate == "tanh")
+    if how == 2:
+        return Gelu.apply(input, approximate == "tanh")
     return fall_back("gelu", torch.nn.functional.gelu, input, approximate=approximate)

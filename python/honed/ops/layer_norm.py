@@ -1,21 +1,31 @@
 """Layer normalisation."""
 
-from honed._lib import _core, torch
-from honed.ops._dispatch import fall_back, runs_natively
+from honed._lib import torch
+from honed.ops._dispatch import answer, direct, fall_back, function, is_compiling
+from honed.ops._norm_shape import last_dims
+
+if torch is not None:
+    from honed.ops._torch.layer_norm import LayerNorm
+
+_run, _direct = function("layer_norm"), direct("layer_norm")
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """``y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` over the last dimension.
+    """``y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` over the last dimensions.
 
     Args:
-        input: ``(..., C)``, float32, float16 or bfloat16; a torch tensor or NumPy array.
-        normalized_shape: ``(C,)``; more dimensions go to torch's own op.
-        weight: ``(C,)`` or ``None``.
-        bias: ``(C,)``, of weight's type, or ``None``.
+        input: ``(..., *normalized_shape)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
+            array.
+        normalized_shape: the last dimensions, over which mean and variance are taken.
+        weight: of that shape, or ``None``.
+        bias: of that shape and weight's type, or ``None``.
         eps: added to the (biased) variance.
 
     Returns:
-        A contiguous tensor like ``input``. Sums are float32, the variance is summed around the mean.
+        A contiguous tensor like ``input``. Sums are float32, float64 for float64; the variance is summed
+        around the mean. Gradients reach input, weight and bias; with g the gradient of y, d the root and
+        n = (x - mean) / d they are ``(g weight - mean(g weight) - n mean(g weight n)) / d``, and ``g n`` and
+        ``g`` summed over all rows.
 
     Raises:
         ValueError: shapes that do not fit. TypeError: a type without a kernel.
@@ -26,14 +36,15 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     >>> layer_norm(np.array([[1.0, 3.0]], dtype=np.float32), (2,), eps=0.0).tolist()
     [[-1.0, 1.0]]
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if len(shape) == 1 and runs_natively(input, weight, bias):
-        if not input.shape or input.shape[-1] != shape[0]:
-            raise ValueError(
-                f"layer_norm: input has shape {list(input.shape)}, "
-                f"expected its last dimension to be {shape[0]}"
-            )
-        return _core.layer_norm(input, weight, bias, eps)
-    if torch is None or not isinstance(input, torch.Tensor):
-        raise ValueError(f"layer_norm: normalized_shape is {shape}, expected one dimension for an array")
-    return fall_back("layer_norm", torch.nn.functional.layer_norm, input, shape, weight, bias, eps)
+    dims, size = last_dims("layer_norm", input, normalized_shape)
+    if not is_compiling():
+        out = _direct(input, weight, bias, eps, dims, size)
+        if out is not None:
+            return out
+    how = answer(input, weight, bias)
+    if not how:
+        shape = input.shape[-dims:] if dims > 1 else (size,)
+        return fall_back("layer_norm", torch.nn.functional.layer_norm, input, shape, weight, bias, eps)
+    if how == 1:
+        return _run(input, weight, bias, eps, dims, size)
+    return LayerNorm.apply(input, weight, bias, eps, dims, size)

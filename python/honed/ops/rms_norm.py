@@ -1,21 +1,23 @@
 """Root mean square normalisation."""
 
 from honed._lib import torch
-from honed.ops._dispatch import answer, fall_back, function
+from honed.ops._dispatch import answer, direct, fall_back, function, is_compiling
+from honed.ops._norm_shape import epsilon, last_dims
 
 if torch is not None:
     from honed.ops._torch.rms_norm import RmsNorm
 
-_run = function("rms_norm")
+_run, _direct = function("rms_norm"), direct("rms_norm")
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
-    """``y = x / sqrt(mean(x^2) + eps) * weight`` over the last dimension.
+    """``y = x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions.
 
     Args:
-        input: ``(..., C)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
-        normalized_shape: ``(C,)``; more dimensions go to torch's own op.
-        weight: ``(C,)`` or ``None``.
+        input: ``(..., *normalized_shape)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
+            array.
+        normalized_shape: the last dimensions, over which the mean is taken.
+        weight: of that shape, or ``None``.
         eps: ``None`` is the machine epsilon of the type sums are made in, as in torch.
 
     Returns:
@@ -33,14 +35,17 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     >>> honed_rms.round(4).tolist()
     [[0.8485000133514404, 1.1313999891281128]]
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    how = answer(input, weight) if len(shape) == 1 else 0
-    if not how:
-        return fall_back("rms_norm", torch.nn.functional.rms_norm, input, shape, weight, eps)
-    if not input.shape or input.shape[-1] != shape[0]:
-        raise ValueError(
-            f"rms_norm: input has shape {list(input.shape)}, expected its last dimension to be {shape[0]}"
-        )
+    dims, size = last_dims("rms_norm", input, normalized_shape)
     if eps is None:
-        eps = 2.0**-52 if input.itemsize == 8 else 2.0**-23
-    return _run(input, weight, eps) if how == 1 else RmsNorm.apply(input, weight, eps)
+        eps = epsilon(input)
+    if not is_compiling():
+        out = _direct(input, weight, eps, dims, size)
+        if out is not None:
+            return out
+    how = answer(input, weight)
+    if not how:
+        shape = input.shape[-dims:] if dims > 1 else (size,)
+        return fall_back("rms_norm", torch.nn.functional.rms_norm, input, shape, weight, eps)
+    if how == 1:
+        return _run(input, weight, eps, dims, size)
+    return RmsNorm.apply(input, weight, eps, dims, size)

@@ -18,7 +18,21 @@ def again(function, inputs, grad, need):
         A list as long as ``inputs``, ``None`` where none is wanted.
     """
     with torch.enable_grad():
+        # Of aliases: a tensor that is given twice gets a gradient for each place.
+        inputs = [i if i is None else i.view_as(i) for i in inputs]
         out = function(*inputs)
     wanted = [i for i, need in zip(inputs, need, strict=True) if need and i is not None]
     found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True, allow_unused=True))
     return [next(found) if n and i is not None else None for i, n in zip(inputs, need, strict=True)]
+
+
+def twice(*tensors) -> bool:
+    """Whether a backward needs gradients itself: it runs with ``create_graph=True``."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def empty_if(wanted, like, of):
+    """The shape of a gradient: like its input, or what stands for none (of ``of``'s kind)."""
+    if wanted and like is not None:
+        return like.new_empty(like.shape)
+    return of.new_empty(0, dtype=torch.float32)

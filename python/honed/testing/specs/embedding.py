@@ -3,7 +3,7 @@
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 _SHAPES = [((1,), 5, 1), ((3,), 7, 33), ((2, 5), 11, 16), ((), 4, 9), ((0,), 4, 9), ((70,), 300, 65)]
 
@@ -17,7 +17,12 @@ def _inputs(params, generator):
 
 
 def _call(function):
-    return lambda x, params: function(x["input"], x["weight"], params.get("padding_idx"))
+    return lambda x, params: function(
+        x["input"],
+        x["weight"],
+        params.get("padding_idx"),
+        scale_grad_by_freq=params.get("scale_grad_by_freq", False),
+    )
 
 
 SPEC = OpSpec(
@@ -25,6 +30,8 @@ SPEC = OpSpec(
     cases=(
         Case("int32", {"shape": ((2, 3), 9, 20), "ids": torch.int32}),
         Case("padding_idx", {"shape": ((9,), 3, 20), "padding_idx": -1}),
+        Case("by_frequency", {"shape": ((4, 10), 3, 20), "scale_grad_by_freq": True, "padding_idx": 0}),
+        Case("one_row", {"shape": ((3, 50), 1, 150)}),
         *(Case("x".join(map(str, ids)) or "scalar", {"shape": (ids, *rest)}) for ids, *rest in _SHAPES),
         Case("1", {"shape": ((1, 1), 1000, 576)}, bench=True),
         Case("512", {"shape": ((1, 512), 1000, 768)}, bench=True),
@@ -32,6 +39,8 @@ SPEC = OpSpec(
     inputs=_inputs,
     honed=_call(ops.embedding),
     torch=_call(torch.nn.functional.embedding),
+    dtypes=REAL,
     exact=True,
+    gradients=("weight",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"][0]).numel() * params["shape"][2],
 )

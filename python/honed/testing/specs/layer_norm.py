@@ -1,32 +1,34 @@
-"""layer_norm over odd widths, one row, many rows, no rows, a mean far from zero."""
+"""layer_norm over odd widths, one row, many rows, no rows, two dimensions."""
 
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 _SHAPES = [(1, 2), (3, 7), (5, 16), (2, 3, 33), (1, 576), (7, 1023), (0, 8), (4, 65)]
 
 
 def _inputs(params, generator):
-    shape = params["shape"]
+    shape, dims = params["shape"], params.get("dims", 1)
 
     def vector(name):
         return (
-            torch.randn(shape[-1], generator=generator, dtype=torch.float64)
+            torch.randn(shape[-dims:], generator=generator, dtype=torch.float64)
             if name in params["with"]
             else None
         )
 
     return {
-        "input": torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + params.get("mean", 1),
+        "input": torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 1,
         "weight": vector("weight"),
         "bias": vector("bias"),
     }
 
 
 def _call(function):
-    return lambda x, params: function(x["input"], params["shape"][-1:], x["weight"], x["bias"], 1e-5)
+    return lambda x, params: function(
+        x["input"], params["shape"][-params.get("dims", 1) :], x["weight"], x["bias"], 1e-5
+    )
 
 
 _BOTH = ("weight", "bias")
@@ -38,12 +40,15 @@ SPEC = OpSpec(
         Case("plain", {"shape": (3, 50), "with": ()}),
         Case("no_bias", {"shape": (3, 50), "with": ("weight",)}),
         Case("no_weight", {"shape": (3, 50), "with": ("bias",)}),
-        Case("far_from_zero", {"shape": (3, 50), "with": _BOTH, "mean": 1000}),
+        Case("two_dims", {"shape": (4, 3, 25), "with": _BOTH, "dims": 2}),
+        Case("wide", {"shape": (3, 9000), "with": _BOTH}),
         Case("1x576", {"shape": (1, 576), "with": _BOTH}, bench=True),
         Case("512x768", {"shape": (512, 768), "with": _BOTH}, bench=True),
     ),
     inputs=_inputs,
     honed=_call(ops.layer_norm),
     torch=_call(torch.nn.functional.layer_norm),
+    dtypes=REAL,
+    gradients=("input", "weight", "bias"),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
 )

@@ -3,8 +3,8 @@
 import torch
 
 from honed import ops
-from honed.ops.rope import _composed
-from honed.testing.spec import Case, OpSpec
+from honed.ops._torch.rope import composed as _composed
+from honed.testing.spec import REAL, Case, OpSpec
 
 _ROWS = 40  # of the tables
 
@@ -52,6 +52,8 @@ SPEC = OpSpec(
     inputs=_inputs,
     honed=_honed,
     torch=_torch,
+    dtypes=REAL,
+    gradients=("x",),
     keep=frozenset(("cos", "sin")),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
 )

@@ -3,7 +3,7 @@
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 
 def _case(name, b, h, kv, t, s, d, *, causal=False, mask=None, scale=None, dv=None, bench=False):
@@ -45,6 +45,8 @@ def _flops(params):
 
 SPEC = OpSpec(
     name="scaled_dot_product_attention",
+    dtypes=REAL,
+    gradients=("q", "k", "v"),
     cases=(
         _case("many_odd", 2, 3, 3, 37, 71, 33),
         _case("causal_shared", 1, 6, 2, 67, 67, 64, causal=True),

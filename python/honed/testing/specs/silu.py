@@ -3,7 +3,7 @@
 import torch
 
 from honed import ops
-from honed.testing.spec import Case, OpSpec
+from honed.testing.spec import REAL, Case, OpSpec
 
 _SHAPES = [(1,), (3, 7), (5, 16), (2, 3, 33), (1, 576), (3, 1023), (0, 8), (), (4100,)]
 
@@ -26,5 +26,7 @@ SPEC = OpSpec(
     inputs=_inputs,
     honed=lambda x, params: ops.silu(x["input"]),
     torch=lambda x, params: torch.nn.functional.silu(x["input"]),
+    dtypes=REAL,
+    gradients=("input",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
 )
