@@ -3,6 +3,7 @@
 #include "bindings/native.h"
 
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -239,6 +240,8 @@ void set_python_error() {
     PyErr_SetString(PyExc_TypeError, error.what());
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::out_of_range& error) {
+    PyErr_SetString(PyExc_IndexError, error.what());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }

@@ -22,13 +22,14 @@ __all__ = [
     "ops",
     "report",
     "set_num_threads",
+    "train",
     "unhone",
 ]
 
 
 def __getattr__(name):
     # Modules need torch, hone() and its companions transformers' classes too; NumPy users load neither.
-    if name in ("models", "nn"):
+    if name in ("models", "nn", "train"):
         return importlib.import_module(f"honed.{name}")
     if name in ("hone", "report", "unhone"):
         from honed import hf
