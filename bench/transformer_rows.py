@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from honed.train import AdamW
 from transformer_cases import DTYPES, Case, pair, pair_backward, random
 
 from honed import ops
+from honed.train import AdamW
 
 VOCABULARY, WIDTH = 50257, 768
 

@@ -1,5 +1,8 @@
-// honed._core.scaled_dot_product_attention
+// honed._core.scaled_dot_product_attention, attention_at_once
+#include <cmath>
+
 #include "bindings/function.h"
+#include "bindings/product.h"
 #include "core/check.h"
 #include "ops/_attention_call.h"
 
@@ -79,11 +82,63 @@ auto forward(Results& results, const TensorView& query, const TensorView& key,
   };
 }
 
+// Tensors of torch's argument list that the kernels take as they are, without a gradient.
+bool fits(const TensorView& q, const TensorView& k, const TensorView& v, bool shared_heads) {
+  for (const TensorView* t : {&q, &k, &v})
+    if (t->ndim != 4 || t->size(3) == 0 || t->size(3) > kMaxHeadDim ||
+        (t->size(3) > 1 && t->stride(3) != 1))
+      return false;
+  bool heads =
+      q.size(1) == k.size(1) || (shared_heads && k.size(1) > 0 && q.size(1) % k.size(1) == 0);
+  return heads && q.size(0) == k.size(0) && q.size(3) == k.size(3) && k.size(0) == v.size(0) &&
+         k.size(1) == v.size(1) && k.size(2) == v.size(2);
+}
+
+// query, key, value, attn_mask, is_causal, scale, enable_gqa
+PyObject* attention_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 7) {
+    PyErr_SetString(PyExc_TypeError, "attention_at_once: expected 7 arguments");
+    return nullptr;
+  }
+  bool causal = args[4] == Py_True, shared_heads = args[6] == Py_True;
+  if ((args[4] != Py_False && !causal) || (causal && args[3] != Py_None)) Py_RETURN_NOTIMPLEMENTED;
+  return at_once<4>(args, [&](const Tensor* t) -> py::object {
+    const TensorView &q = t[0].view(), &k = t[1].view(), &v = t[2].view();
+    if (!fits(q, k, v, shared_heads)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+    AttentionInputs in;
+    in.scale = args[5] == Py_None ? 1 / std::sqrt(double(q.size(3))) : PyFloat_AsDouble(args[5]);
+    if (in.scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    bool by_time = q.size(2) > 1 && q.size(1) > 1;  // else both orders are the same
+    int64_t dims[4] = {q.size(0), q.size(by_time ? 2 : 1), q.size(by_time ? 1 : 2), v.size(3)};
+    NewTensor made = empty(t[0], dims, q.dtype);
+    in.out = made.view, in.q = q, in.k = k, in.v = v;
+    if (by_time) {
+      std::swap(in.out.shape[1], in.out.shape[2]);
+      std::swap(in.out.strides[1], in.out.strides[2]);
+    }
+    in.mask = args[3] == Py_None ? nullptr : &t[3].view();
+    in.window_right = causal ? 0 : -1;
+    {
+      py::gil_scoped_release released;
+      scaled_dot_product_attention(in);
+    }
+    return by_time ? made.object.attr("transpose")(1, 2) : made.object;
+  });
+}
+PyMethodDef methods[] = {
+    {"attention_at_once", as_method(attention_at_once), METH_FASTCALL,
+     "attention_at_once(query, key, value, attn_mask, is_causal, scale, enable_gqa): of torch "
+     "tensors "
+     "of one type; None where multiplies() is 2, NotImplemented where it is 0 or the shapes are "
+     "others than the kernels'."},
+    {nullptr, nullptr, 0, nullptr}};
+
 }  // namespace
 
 void bind_attention_backward(py::module_& m);
 
 void bind_scaled_dot_product_attention(py::module_& m) {
+  PyModule_AddFunctions(m.ptr(), methods);
   define<forward>(m,
                   "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, "
                   "Tensor? attn_mask, Tensor? bias, Tensor? key_mask, Tensor? alibi_slopes, "

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/huge_pages.h"
 #include "core/arena.h"
 #include "core/check.h"
 
@@ -238,6 +239,7 @@ NewTensor empty(const Tensor& like, std::span<const int64_t> shape, DType dtype)
     if (api->allocate(&prototype, &managed, &message, set_error) != 0)
       throw std::runtime_error("honed: cannot allocate a tensor: " + message);
     made.view.data = static_cast<char*>(managed->tensor.data) + managed->tensor.byte_offset;
+    ask_huge_pages(made.view.data, made.view.numel() * size_of(dtype));
     void* object = nullptr;
     if (api->to_object(managed, &object) != 0) throw py::error_already_set();
     made.object = py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));

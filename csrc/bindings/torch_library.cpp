@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/huge_pages.h"
 #include "core/check.h"
 
 namespace honed::bindings {
@@ -129,6 +130,9 @@ TorchTensor TorchTensor::empty(std::span<const int64_t> shape, DType dtype, cons
   check(shims.aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides,
                                        shims.dtypes[int(dtype)], kCpuDevice, 0, &made),
         "empty_strided");
+  void* data = nullptr;
+  check(shims.aoti_torch_get_data_ptr(made, &data), "data_ptr");
+  ask_huge_pages(data, step * size_of(dtype));
   return TorchTensor(made);
 }
 

@@ -2,6 +2,7 @@
 #include "ops/_attention_backward.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "core/arena.h"
@@ -30,10 +31,12 @@ void run(cpu::Kernel<AttentionBackwardArgs> kernel, const AttentionBackwardArgs&
   const int threads = int(std::min<int64_t>(cpu::threads_for(operations), items));
   if (threads == 0) return;
   Scratch scratch(threads * floats * int64_t(sizeof(float)));
+  std::atomic<int64_t> next{0};
   run_team(threads, [&](const Team& team) {
     AttentionBackwardArgs own = args;
     own.scratch = scratch.as<float>() + team.rank * floats;
-    kernel(own, team.begin(items), team.end(items));
+    // Items to whoever is free: sequences of different lengths and masks make them unequal.
+    for (int64_t at; (at = next.fetch_add(1)) < items;) kernel(own, at, at + 1);
   });
 }
 

@@ -260,9 +260,12 @@ void settle_strides(Product& p) {
 void check(const TensorView& y, const TensorView& a, const TensorView& b, const Epilogue& e) {
   HONED_CHECK_TYPE(a.dtype == DType::f64 || is_float(a.dtype), "matmul: input is ",
                    name_of(a.dtype), ", expected float64, float32, float16 or bfloat16");
-  for (const TensorView* t : {&b, &y, e.bias, e.residual})
+  const bool wider = y.dtype == DType::f32 && is_float(a.dtype);
+  for (const TensorView* t : {&b, wider ? nullptr : &y, e.bias, wider ? nullptr : e.residual})
     HONED_CHECK_TYPE(!t || t->dtype == a.dtype, "matmul: input is ", name_of(a.dtype),
                      " and another operand ", t ? name_of(t->dtype) : "", ", expected one type");
+  HONED_CHECK_TYPE(!e.residual || e.residual->dtype == y.dtype,
+                   "matmul: residual is not of the output's type, ", name_of(y.dtype));
   HONED_CHECK(a.size(-1) == b.size(-2), "matmul: input has shape ", shape_of(a), " and other ",
               shape_of(b), ", expected the columns of input to be as many as the rows of other");
   const int64_t m = a.size(-2), n = b.size(-1);
@@ -326,7 +329,7 @@ void matmul(const TensorView& to, const TensorView& left, const TensorView& righ
   Product p{strided(a), strided(b), a.size(-2), b.size(-1), a.size(-1), {}, {}};
   p.to.y_row = y.stride(-2);
   p.to.y_col = y.stride(-1);
-  p.to.dtype = a.dtype;
+  p.to.dtype = y.dtype;
   p.to.activation = epilogue.activation;
   p.to.scale = epilogue.scale;
   p.epilogue.left = epilogue.left;
@@ -361,7 +364,7 @@ void matmul(const TensorView& to, const TensorView& left, const TensorView& righ
       Product one = p;
       one.a.data = a.as<char>() + at_a * size;
       one.b.data = b.as<char>() + at_b * size;
-      one.to.y = y.as<char>() + at_y * size;
+      one.to.y = y.as<char>() + at_y * size_of(y.dtype);
       either_way(one);
     }
   };

@@ -3,7 +3,7 @@
 // a: (..., M, K)  b: (..., K, N)  y: (..., M, N), the same leading dimensions (a stride of 0 repeats
 // a matrix), any strides. left: (M, R), right: (R, N), R small, bias: (N,), residual: like y, only
 // without leading dimensions. All of one type: f64, f32, f16 or bf16; sums are f64 for f64, f32 for
-// the others.
+// the others; y and residual may both be f32 beside narrower operands.
 //
 // Few rows are multiplied where the operands lie: rows of b as the weights of a tile, or columns of
 // b in dot products. Else b is arranged in the panels of ops/linear.h, a in rows of unit stride

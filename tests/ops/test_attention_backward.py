@@ -23,15 +23,13 @@ def _kept(rows, columns, p):
         x = ((x ^ x >> 27) * 0x94D049BB133111EB) & high
         return x ^ x >> 31
 
-    def column(key, x):
-        x = (x + key) & low
-        x = ((x ^ x >> 16) * 0x7FEB352D) & low
-        x = ((x ^ x >> 15 ^ key >> 32) * 0x846CA68B) & low
-        return x ^ x >> 16
-
     golden = 0x9E3779B97F4A7C15
     keys = [mix((mix((SEED + golden) & high) + (row + 1) * golden) & high) for row in range(rows)]
-    return torch.tensor([[column(key, c) >= int(p * 2**32) for c in range(columns)] for key in keys])
+    key_low, key_high = (torch.tensor([key >> by & low for key in keys])[:, None] for by in (0, 32))
+    x = (torch.arange(columns) + key_low) & low
+    x = (x ^ x >> 16) * 0x7FEB352D & low
+    x = (x ^ x >> 15 ^ key_high) * 0x846CA68B & low
+    return (x ^ x >> 16) >= int(p * 2**32)
 
 
 def _attention(q, k, v, bias=None, sinks=None, *, attn_mask=None, window=(-1, -1), query_offset=0,
@@ -102,10 +100,14 @@ def _compare(tensors, dtype, *, dlse=False, level="", **options):
         got = _gradients(_honed, _leaves(tensors, dtype), dout, dlse, **cast)
     own = _gradients(_attention, _leaves(tensors, dtype), dout, dlse, **cast)
     reference = _gradients(_attention, _leaves(tensors, torch.float64), dout, dlse, **wide)
-    # What the terms of a sum that cancels lose shows in the largest gradient. The reference of float64 has
-    # that type's rounding itself: that of a sum as long as the longest.
-    eps, terms = (2.0**-52, max(*q.shape, *v.shape)) if dtype == torch.float64 else (2.0**-23, 4)
-    rounding = eps * terms * max(g.abs().max().item() for g in reference if g.numel())
+    # Rounding of the terms that cancel: a weight times (dout . value - dout . out) times a query or key. The
+    # reference of float64 has that type's rounding itself: that of a sum as long as the longest.
+    k = tensors[1]
+    products = (dout.double() @ v.double().repeat_interleave(q.shape[1] // v.shape[1], 1).mT).abs().max()
+    term = products * max(q.abs().max(), k.abs().max()).double() * q.shape[-1] ** -0.5
+    largest = max(term.item(), *(g.abs().max().item() for g in reference if g.numel()))
+    eps, terms = (2.0**-52, max(*q.shape, *k.shape)) if dtype == torch.float64 else (2.0**-23, 4)
+    rounding = eps * terms * largest
     for i, (a, b, c) in enumerate(zip(got, own, reference, strict=True)):
         assert a.dtype == dtype and a.shape == c.shape
         error = (a.double() - c).abs().max().item() if c.numel() else 0.0

@@ -52,6 +52,60 @@ def test_dimensions_that_do_not_join_are_copied(op):
     assert torch.equal(got, getattr(ops, op)(x.flatten(1), (20,), w.flatten()).view(3, 4, 5))
 
 
+def test_group_norm_of_no_batch_has_gradients():
+    x, w = torch.randn(0, 4, 3, requires_grad=True), torch.ones(4, requires_grad=True)
+    dx, dw = torch.autograd.grad(ops.group_norm(x, 2, w).sum(), (x, w))
+    assert dx.shape == x.shape and torch.equal(dw, torch.zeros(4))
+
+
+def test_group_norm_keeps_channels_last():
+    x = torch.randn(2, 4, 5, 6)
+    got = ops.group_norm(x.to(memory_format=torch.channels_last), 2)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, ops.group_norm(x, 2))
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda ops, x: ops.softmax(x, -1),
+        lambda ops, x: ops.log_softmax(x, 0),
+        lambda ops, x: ops.layer_norm(x, (6,)),
+        lambda ops, x: ops.rms_norm(x, (6,)),
+        lambda ops, x: ops.group_norm(x, 2),
+    ],
+)
+def test_second_derivatives_of_a_sum(op, create):
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for where in (ops, F):
+        t = x.clone().requires_grad_()
+        first = torch.autograd.grad((op(where, t) ** 3).sum(), t, create_graph=create)[0]
+        found.append(torch.autograd.grad(first.square().sum(), t)[0] if create else first)
+        # A constant gradient of y, which itself needs none.
+        if create:
+            first = torch.autograd.grad(
+                op(where, t), t, torch.arange(18.0).view(3, 6).double(), create_graph=True
+            )
+            found[-1] = found[-1] + torch.autograd.grad(first[0].cos().sum(), t)[0]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_softmax_of_a_wider_type_gives_a_gradient_of_the_input(op, dtype):
+    x = torch.randn(3, 6).to(dtype).requires_grad_()
+    for result in (torch.float32, torch.float64):
+        y = op(x, 1, dtype=result)
+        assert y.dtype == result
+        (got,) = torch.autograd.grad(y.cos().sum(), x)
+        own = getattr(F, op.__name__)
+        (want,) = torch.autograd.grad(own(x, 1, dtype=result).cos().sum(), x)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, want)
+
+
 def test_shapes_that_do_not_fit_are_named():
     x = torch.randn(2, 3, 4)
     for op in (ops.rms_norm, ops.layer_norm):

@@ -14,6 +14,7 @@ from honed.ops._torch.rope import composed
 
 _COS, _SIN = ops.rope_table(8, 16)
 _IDS = torch.tensor([[1, 0, 2], [2, 2, 1]])
+_CLASSES, _ONES = torch.tensor([7, 0, 3]), torch.tensor([1, 0, 1])
 
 # Name -> (honed's, torch's) on a float tensor of shape (3, 8).
 _OPS = {
@@ -35,6 +36,14 @@ _OPS = {
     "softmax": (lambda x: ops.softmax(x, -1), lambda x: F.softmax(x, -1)),
     "log_softmax": (lambda x: ops.log_softmax(x, 0), lambda x: F.log_softmax(x, 0)),
     "embedding": (lambda x: ops.embedding(_IDS, x), lambda x: F.embedding(_IDS, x)),
+    "cross_entropy": (
+        lambda x: ops.cross_entropy(x, _CLASSES, x.detach()[0].exp(), reduction="none"),
+        lambda x: F.cross_entropy(x, _CLASSES, x.detach()[0].exp(), reduction="none"),
+    ),
+    "linear_cross_entropy": (
+        lambda x: ops.linear_cross_entropy(x, x[1:], _ONES, chunk=2),
+        lambda x: F.cross_entropy(F.linear(x, x[1:]), _ONES),
+    ),
     "rope": (
         lambda x: ops.rope(x[None, :, None], _COS, _SIN),
         lambda x: composed(x[None, :, None], _COS, _SIN, None, False),
@@ -55,6 +64,16 @@ _BINDINGS = {
     "geglu": lambda x: _core.geglu(x, None, False),
     "embedding": lambda x: _core.embedding(x, _IDS),
     "rope": lambda x: _core.rope(x, _COS, _SIN, None, False, False),
+    "cross_entropy": lambda x: _core.cross_entropy(
+        x, torch.zeros(x.shape[:-1], dtype=torch.int64), None, -100, 1, 0.0, 0.0, 0.0, False, False, False
+    )[0],
+    "linear_cross_entropy": lambda x: _core.linear_cross_entropy(
+        x,
+        x,
+        torch.zeros(x.shape[:-1], dtype=torch.int64),
+        *(None, None, None, -100, 1, 0.0, 0.0, 0.0, 0),
+        *(False, False, False, False),
+    )[0],
 }
 
 _UNARY = ["silu", "gelu", "relu"]

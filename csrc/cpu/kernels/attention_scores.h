@@ -124,15 +124,19 @@ class QueryRows {
     }
   }
 
-  // Weights (or their gradients) times keep: 0 where dropped, not yet divided by 1 - p.
-  void drop(const Scores& s) const {
+  // drop(x, s) of vector v: x, of weights (or their gradients) of key s, times keep: 0 where dropped,
+  // not yet divided by 1 - p.
+  auto dropping(int v) const {
+    vu low = load_bits32(key_low_ + v * kLanes), high = load_bits32(key_high_ + v * kLanes);
     vu threshold = all_bits(drop_threshold_of(a.dropout));
+    return [=](vf x, int64_t s) {
+      return keep(x, random_columns(low, high, all_bits(uint32_t(s))), threshold);
+    };
+  }
+  void drop(const Scores& s) const {
     for (int v = s.v0; v < s.v1; ++v) {
-      vu low = load_bits32(key_low_ + v * kLanes), high = load_bits32(key_high_ + v * kLanes);
-      for (int k = 0; k < s.keys; ++k) {
-        vu bits = random_columns(low, high, all_bits(uint32_t(s.k0 + k)));
-        store(s.at(k, v), keep(load(s.at(k, v)), bits, threshold));
-      }
+      auto drop = dropping(v);
+      for (int k = 0; k < s.keys; ++k) store(s.at(k, v), drop(load(s.at(k, v)), s.k0 + k));
     }
   }
 

@@ -51,15 +51,15 @@ class Block {
       int64_t n = smaller(ld_, end - k0);
       if (rows_.hidden(k0, int(n))) continue;
       fetch(k0, n);
-      // Where some rows do not see all of these keys, each vector of rows has its own.
-      if (rows_.first_seen(vecs - 1) <= k0 && rows_.end_seen(1) >= k0 + n) {
-        add_keys(k0, 0, n, 0, vecs);
-      } else {
-        for (int v = 0; v < vecs; ++v) {
-          int64_t from = larger(0, rows_.first_seen(v) - k0) / Kind::count * Kind::count;
-          int64_t to = smaller(n, rows_.end_seen(v + 1) - k0);
-          if (from < to) add_keys(k0, from, to, v, v + 1);
-        }
+      // Where some rows do not see all of these keys, each vector of rows has its own (two have: a
+      // tile of one would load more than it multiplies with short vectors).
+      bool all = rows_.first_seen(vecs - 1) <= k0 && rows_.end_seen(1) >= k0 + n;
+      int step = all ? vecs : kLanes == 16 ? 1 : 2;
+      for (int v = 0; v < vecs; v += step) {
+        int v1 = v + step < vecs ? v + step : vecs;
+        int64_t from = larger(0, rows_.first_seen(v) - k0) / Kind::count * Kind::count;
+        int64_t to = smaller(n, rows_.end_seen(v1) - k0);
+        if (from < to) add_keys(k0, from, to, v, v1);
       }
     }
     store_results();
@@ -122,40 +122,43 @@ class Block {
     }
     Scores scores{score_, ld_, k0 + from, int(n), v0, v1};
     rows_.finish(scores, factor_);
-    for (int v = v0; v < v1; ++v) weigh(scores, v);
-    if (a_.dropout != 0.0f) rows_.drop(scores);
-    if constexpr (kPairs) {
-      for (int v = v0; v < v1; ++v) pair_weights(scores, v);
-    }
+    if (a_.dropout != 0.0f)
+      for (int v = v0; v < v1; ++v)
+        weigh(scores, v,
+              [&, drop = rows_.dropping(v)](vf w, int k) { return drop(w, k0 + from + k); });
+    else
+      for (int v = v0; v < v1; ++v) weigh(scores, v, [](vf w, int) { return w; });
     Left<T> values{values_.data + from / per * values_.step, values_.row, values_.step};
     product<Kind>(values, a_.value_dim, (n + per - 1) / per, score_ + at, result_ + at, ld_,
                   v1 - v0, rescale_ + at);
   }
 
-  // Scores to weights relative to the largest so far, and what that does to the earlier ones.
-  void weigh(const Scores& s, int v) {
+  // Scores to weights relative to the largest so far, and what that does to the earlier ones. Pairs
+  // of keys lie in place, from the first row on. kept(weight, k) is what dropout leaves of key k's.
+  template <class F>
+  void weigh(const Scores& s, int v, F&& kept) {
     vf before = load(max_ + v * kLanes), top = before, unit = set1(unit_ * kLog2e);
     for (int k = 0; k < s.keys; ++k) top = vmax(load(s.at(k, v)), top);
     vf fade = exp2_of_negative((before - top) * unit);
     vf total = load(sum_ + v * kLanes) * fade;
-    for (int k = 0; k < s.keys; ++k) {
-      vf weight = exp2_of_negative((load(s.at(k, v)) - top) * unit);
-      store(s.at(k, v), weight);
-      total = total + weight;
+    auto weight = [&](int k) {
+      vf w = exp2_of_negative((load(s.at(k, v)) - top) * unit);
+      total = total + w;
+      return kept(w, k);
+    };
+    if constexpr (kPairs) {
+      int k = 0;
+      for (; k + 1 < s.keys; k += 2) {
+        vf even = weight(k), odd = weight(k + 1);
+        store_int(s.at(k / 2, v), Kind::merge(even, odd));
+      }
+      if (k < s.keys) store_int(s.at(k / 2, v), Kind::merge(weight(k), zero()));
+    } else {
+      for (int k = 0; k < s.keys; ++k) store(s.at(k, v), weight(k));
     }
     store(max_ + v * kLanes, top);
     store(sum_ + v * kLanes, total);
     store(rescale_ + v * kLanes, fade);
-  }
-
-  // In place: pairs of keys from the first row on.
-  void pair_weights(const Scores& s, int v) {
-    if constexpr (kPairs) {
-      for (int k = 0; k < s.keys; k += 2) {
-        vf odd = k + 1 < s.keys ? load(s.at(k + 1, v)) : zero();
-        store_int(s.at(k / 2, v), Kind::merge(load(s.at(k, v)), odd));
-      }
-    }
   }
 
   void store_results() {

@@ -20,8 +20,10 @@ void rows(const SoftmaxArgs& a, int64_t begin, int64_t end) {
       e = static_cast<Sum<T>*>(a.buffer);
     Sum<T> sum = exponentials(x, a.cols, max_of(x, a.cols),
                               [&](int64_t c, Vec<T> v, int n) { store(e + c, v, n); });
-    Vec<T> scale = set1(1 / sum);
-    for_lanes_of<T>(a.cols, [&](int64_t c, int n) { store(y + c, load(e + c, n) * scale, n); });
+    Vec<T> scale = set1(1 / sum), whole = set1(sum);
+    for_lanes_of<T>(a.cols, [&](int64_t c, int n) {
+      store(y + c, sizeof(T) == 8 ? load(e + c, n) / whole : load(e + c, n) * scale, n);
+    });
   }
 }
 

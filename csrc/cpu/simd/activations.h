@@ -29,7 +29,7 @@ HONED_INLINE WithSlope<T> silu_with_slope(Vec<T> x) {
 }
 
 template <class T>
-HONED_INLINE Normal<Sum<T>> normal_of(Vec<T> x) {
+HONED_INLINE auto normal_of(Vec<T> x) {
   if constexpr (sizeof(T) == 2)
     return vnormal_16(x);
   else
@@ -41,7 +41,7 @@ HONED_INLINE Vec<T> gelu_of(Vec<T> x) {
   if constexpr (tanh)
     return x / (all<T>(1) + vexp(x * fmadd(x * x, all<T>(kGeluCubic), all<T>(kGeluLinear))));
   else
-    return x * normal_of<T>(x).below;
+    return gelu_from(normal_of<T>(x), x);
 }
 
 template <class T, bool tanh>
@@ -53,8 +53,8 @@ HONED_INLINE WithSlope<T> gelu_with_slope(Vec<T> x) {
     Vec<T> du = fmadd(square, all<T>(3 * kGeluCubic), all<T>(kGeluLinear));
     return {x * s, s * (one - x * du * (one - s))};
   } else {
-    Normal<Sum<T>> n = normal_of<T>(x);
-    return {x * n.below, fmadd(x, n.density, n.below)};
+    auto n = normal_of<T>(x);
+    return {gelu_from(n, x), gelu_slope_from(n, x)};
   }
 }
 

@@ -1,7 +1,7 @@
 // exp, tanh, sigmoid, the normal distribution and the activations made of them, on vf. Errors are
 // against float64, in units of the last place.
 #pragma once
-#include "cpu/simd/vec_f64.h"
+#include "cpu/simd/vec.h"
 
 HONED_BEGIN_LEVEL
 namespace {
@@ -13,12 +13,12 @@ HONED_INLINE vf minus_ln2(vf x, vf n) {
 
 // e^r 2^n for |r| <= ln(2) / 2 and an integral n in [-126, 128]
 HONED_INLINE vf exp_of_parts(vf r, vf n) {
-  vf p = set1(1.9875691500e-4f);  // minimax of (e^r - 1 - r) / r^2 on [-ln2/2, ln2/2] (Cephes)
-  p = fmadd(p, r, set1(1.3981999507e-3f));
-  p = fmadd(p, r, set1(8.3334519073e-3f));
-  p = fmadd(p, r, set1(4.1665795894e-2f));
-  p = fmadd(p, r, set1(1.6666665459e-1f));
-  p = fmadd(p, r, set1(5.0000001201e-1f));
+  // 1 + r + r^2 P(r): P is a minimax fit of degree 4 to the relative error, 2^-28.
+  vf p = set1(0.00138143208f);
+  p = fmadd(p, r, set1(0.00836885106f));
+  p = fmadd(p, r, set1(0.0416684011f));
+  p = fmadd(p, r, set1(0.166665195f));
+  p = fmadd(p, r, set1(0.499999934f));
   p = fmadd(p, r, set1(1.0f));
   return times_exp2(fmadd(p, r, set1(1.0f)), n);
 }
@@ -44,17 +44,16 @@ HONED_INLINE vf vtanh(vf x) {
   return select_less(a, set1(0.625f), small, copy_sign(large, x));
 }
 
-// The standard normal distribution function (1 + erf(x / sqrt 2)) / 2, and its density.
-template <class S>
-struct Normal {
-  typename Simd<S>::type below, density;
+// The standard normal distribution function P(x) = (1 + erf(x / sqrt 2)) / 2, at the point a = -|x|:
+// P(a) = ratio power, P'(a) = power / sqrt(2 pi).
+struct NormalTail {
+  vf a, ratio, power;
 };
 
-// Within 4 ulp down to -12.9, the tail too, which 1 + erf loses below -5; 0 further down. (Without
-// FMA x^2 / 4 ulp.)
-HONED_INLINE Normal<float> vnormal(vf x) {
-  const vf end = set1(12.9f);  // beyond, results are subnormal, and slow
-  vf a = vmin(end, vabs(x));
+// P(a) within 4 ulp down to -12.9, the tail too, which 1 + erf loses below -5; 0 from -14.5 on.
+// (Without FMA x^2 / 4 ulp.)
+HONED_INLINE NormalTail vnormal(vf x) {
+  vf a = vmin(set1(14.5f), vabs(x));  // a NaN passes
   // erfc(a / sqrt 2) / 2 = e^(-a^2 / 2) t P(t - 0.63), t = 1 / (1 + 0.3 a / sqrt 2): P is a minimax
   // fit of degree 8 to the relative error, 0.33 * 2^-24, on [0, 13.3].
   vf t = set1(1.0f) / fmadd(a, set1(0.212132037f), set1(1.0f));
@@ -68,19 +67,15 @@ HONED_INLINE Normal<float> vnormal(vf x) {
   p = fmadd(p, s, set1(0.638787687f));
   p = fmadd(p, s, set1(0.409602165f));
   p = fmadd(p, s, set1(0.20670712f));
-  vf b = a * set1(-0.5f), power = a * b;
-  vf rest = fmadd(a, b, zero() - power);  // what the product's rounding left
-  vf n = round_even(power * set1(1.44269504f));
-  vf e = exp_of_parts(minus_ln2(power, n) + rest, n);
-  e = select_less(end, vabs(x), zero(), e);
-  vf below = p * t * e;
-  return {select_less(x, zero(), below, set1(1.0f) - below), e * set1(0.398942280f)};
+  // -a^2 / 2 - n ln 2, with ln 2 in two parts, the first times n exact
+  vf n = round_even((a * a) * set1(-0.72134752f));
+  vf r = fmadd(a, a * set1(-0.5f), n * set1(-0.693359375f));
+  return {zero() - a, p * t, exp_of_parts(fmadd(n, set1(2.12194440e-4f), r), n)};
 }
 
 // To a relative 2^-15, in two thirds of the operations: for results rounded to 16 bits.
-HONED_INLINE Normal<float> vnormal_16(vf x) {
-  const vf end = set1(12.9f);
-  vf a = vmin(end, vabs(x));
+HONED_INLINE NormalTail vnormal_16(vf x) {
+  vf a = vmin(set1(14.5f), vabs(x));
   vf t = set1(1.0f) / fmadd(a, set1(0.282842726f), set1(1.0f));  // as above, of degree 5
   vf s = t - set1(0.60504204f);
   vf p = set1(-0.0731224194f);
@@ -89,23 +84,28 @@ HONED_INLINE Normal<float> vnormal_16(vf x) {
   p = fmadd(p, s, set1(0.45519942f));
   p = fmadd(p, s, set1(0.407655239f));
   p = fmadd(p, s, set1(0.248946846f));
-  vf power = a * (a * set1(-0.5f));
-  vf n = round_even(power * set1(1.44269504f));
-  vf r = fmadd(n, set1(-0.693147182f), power);
-  vf e = set1(0.0414586067f);
-  e = fmadd(e, r, set1(0.167909071f));
-  e = fmadd(e, r, set1(0.500043571f));
-  e = fmadd(e, r, set1(0.999963403f));
+  vf y = (a * a) * set1(-0.72134752f), n = round_even(y), r = y - n;
+  vf e = set1(0.00957010156f);  // 2^r
+  e = fmadd(e, r, set1(0.0559178599f));
+  e = fmadd(e, r, set1(0.240247441f));
+  e = fmadd(e, r, set1(0.693121813f));
   e = fmadd(e, r, set1(0.999999285f));
-  e = select_less(end, vabs(x), zero(), times_exp2(e, n));
-  vf below = p * t * e;
-  return {select_less(x, zero(), below, set1(1.0f) - below), e * set1(0.398942280f)};
+  return {zero() - a, p * t, times_exp2(e, n)};
+}
+
+// x P(x) and its slope P(x) + x P'(x): that at x > 0 is 1 less that at -x.
+HONED_INLINE vf gelu_from(NormalTail n, vf x) {
+  return fmadd(n.a, n.ratio * n.power, vmax(zero(), x));
+}
+HONED_INLINE vf gelu_slope_from(NormalTail n, vf x) {
+  vf slope = n.power * fmadd(n.a, set1(0.398942280f), n.ratio);
+  return select_less(x, zero(), slope, set1(1.0f) - slope);
 }
 
 // x / (1 + e^-x)
 HONED_INLINE vf vsilu(vf x) { return x / (set1(1.0f) + vexp(zero() - x)); }
 
-HONED_INLINE vf vgelu(vf x) { return x * vnormal(x).below; }
+HONED_INLINE vf vgelu(vf x) { return gelu_from(vnormal(x), x); }
 
 // x (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 [[maybe_unused]] constexpr double kGeluLinear = -1.5957691216057308,

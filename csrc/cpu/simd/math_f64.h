@@ -18,10 +18,16 @@ HONED_INLINE vd vexp(vd x) {
 HONED_INLINE vd vtanh(vd x) {
   return by_lanes(x, [](double v) { return __builtin_tanh(v); });
 }
-HONED_INLINE Normal<double> vnormal(vd x) {
+
+struct NormalOf64 {
+  vd below, density;
+};
+HONED_INLINE NormalOf64 vnormal(vd x) {
   return {by_lanes(x, [](double v) { return 0.5 * __builtin_erfc(v * -0.70710678118654752440); }),
           vexp(x * x * -0.5) * 0.39894228040143267794};
 }
+HONED_INLINE vd gelu_from(NormalOf64 n, vd x) { return x * n.below; }
+HONED_INLINE vd gelu_slope_from(NormalOf64 n, vd x) { return n.below + x * n.density; }
 
 }  // namespace
 HONED_END_LEVEL

@@ -1,8 +1,10 @@
 """Functional ops: names, argument order and defaults of ``torch.nn.functional``; NumPy arrays too."""
 
 from honed._lib import torch as _torch_module
+from honed.ops.adamw_step import adamw_step
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
+from honed.ops.cross_entropy import cross_entropy
 from honed.ops.dropout import dropout
 from honed.ops.embedding import embedding
 from honed.ops.geglu import geglu
@@ -10,6 +12,7 @@ from honed.ops.gelu import gelu
 from honed.ops.group_norm import group_norm
 from honed.ops.layer_norm import layer_norm
 from honed.ops.linear import linear
+from honed.ops.linear_cross_entropy import linear_cross_entropy
 from honed.ops.log_softmax import log_softmax
 from honed.ops.matmul import matmul
 from honed.ops.quantize_weight import quantize_weight
@@ -28,8 +31,10 @@ if _torch_module is not None:
     _library.register()
 
 __all__ = [
+    "adamw_step",
     "add_layer_norm",
     "add_rms_norm",
+    "cross_entropy",
     "dropout",
     "embedding",
     "geglu",
@@ -37,6 +42,7 @@ __all__ = [
     "group_norm",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "matmul",
     "quantize_weight",

@@ -34,8 +34,8 @@ def dropout(input, p=0.5, training=True, inplace=False, *, seed=None):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
 
     >>> import numpy as np
-    >>> dropout(np.ones(8, dtype=np.float32), 0.25, seed=1).round(4).tolist()
-    []
+    >>> dropout(np.full(8, 3, dtype=np.float32), 0.25, seed=1).tolist()
+    [4.0, 4.0, 4.0, 4.0, 0.0, 4.0, 0.0, 0.0]
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is {p}, expected at least 0 and at most 1")

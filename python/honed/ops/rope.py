@@ -25,8 +25,8 @@ def rope(x, cos, sin, positions=None, *, interleaved=False):
         interleaved: ``(i, k)`` is ``(2j, 2j + 1)`` (GPT-J); else ``(j, j + R / 2)`` (Llama, NeoX).
 
     Returns:
-        A contiguous tensor like ``x``. Arithmetic is float32, float64 for float64. The gradient of x is that of
-        y, rotated by the negative angle.
+        A contiguous tensor like ``x``. Arithmetic is float32, float64 for float64. The gradient of x is
+        that of y, rotated by the negative angle.
 
     Raises:
         IndexError: a position beyond the tables. ValueError: shapes that do not fit. TypeError: a type

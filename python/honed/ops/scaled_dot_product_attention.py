@@ -9,6 +9,7 @@ if torch is not None:
     from honed.ops._torch.scaled_dot_product_attention import attend, differentiates
 
 _attend = function(NAME)
+_at_once = _core.attention_at_once
 _MAX_HEAD_DIM = 512
 _NOTHING = {}
 _NO_TENSORS = (None,) * 10
@@ -81,7 +82,10 @@ def scaled_dot_product_attention(
 
     Returns:
         ``(B, H, T, Dv)`` like ``query``, lying in memory as ``(B, T, H, Dv)``: joining the heads moves
-        nothing. Sums are float32, float64 of float64. A query that sees no key gives 0.
+        nothing. Sums are float32, float64 of float64. A query that sees no key gives 0. Gradients, of ``lse``
+        too, reach query, key, value, bias (or a float attn_mask) and sinks in memory that does not grow with
+        ``T * S`` either, with the same bits on any number of threads. Slopes, or a mask and a bias at once,
+        get theirs from the composition below.
 
     Raises:
         ValueError: shapes that do not fit, arguments that exclude each other. TypeError: a type without a
@@ -105,6 +109,7 @@ def scaled_dot_product_attention(
     3.0
     """
     tensors = options = _NOTHING
+    traced = tracing()
     if (
         window is not None
         or query_offset != 0
@@ -141,6 +146,10 @@ def scaled_dot_product_attention(
             "return_lse": return_lse,
             "seed": seed,
         }
+    elif dropout_p == 0.0 and not traced:
+        out = _at_once(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+        if out is not None and out is not NotImplemented:
+            return out
     if attn_mask is not None:
         if is_causal:
             raise ValueError(f"{NAME}: got attn_mask and is_causal, expected at most one of them")
@@ -156,9 +165,9 @@ def scaled_dot_product_attention(
             return scaled_dot_product_attention(
                 *operands, dropout_p, is_causal, scale, enable_gqa, **tensors, **options
             )
-    reads = reads_traced if tracing() else _core.reads
+    reads = reads_traced if traced else _core.reads
     answer = reads(query, key, value, attn_mask, *tensors.values())
-    if dropout_p and answer and seed is None and tracing():
+    if dropout_p and answer and seed is None and traced:
         answer = 0  # the seed is a number that the trace would hold for good
     gradient = answer == 2
     if gradient and not differentiates(attn_mask, tensors):

@@ -18,6 +18,8 @@ def again(function, inputs, grad, need):
         A list as long as ``inputs``, ``None`` where none is wanted.
     """
     with torch.enable_grad():
+        # Of aliases: a tensor that is given twice gets a gradient for each place.
+        inputs = [i if i is None else i.view_as(i) for i in inputs]
         out = function(*inputs)
     wanted = [i for i, need in zip(inputs, need, strict=True) if need and i is not None]
     found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True, allow_unused=True))

@@ -4,7 +4,6 @@ import torch
 
 from honed.ops._dispatch import answer, function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again
 
 _forward, _backward = function("embedding"), function("embedding_backward")
 

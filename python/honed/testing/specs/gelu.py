@@ -15,8 +15,15 @@ def _inputs(params, generator):
     }
 
 
+def twin(x, approximate):
+    """torch's own; in float64 by the sigmoid, because 1 + tanh loses what is left far below 0."""
+    if approximate == "tanh" and x.dtype == torch.float64:
+        return x * torch.sigmoid((8 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))
+    return torch.nn.functional.gelu(x, approximate=approximate)
+
+
 def _call(function):
-    return lambda x, params: function(x["input"], approximate=params.get("approximate", "none"))
+    return lambda x, params: function(x["input"], params.get("approximate", "none"))
 
 
 SPEC = OpSpec(
@@ -28,11 +35,11 @@ SPEC = OpSpec(
         *(Case("x".join(map(str, s)) or "scalar", {"shape": s}) for s in _SHAPES),
         Case("1x576", {"shape": (1, 576)}, bench=True),
         Case("512x3072", {"shape": (512, 3072)}, bench=True),
-        Case("512x3072_tanh", {"shape": (512, 3072), "approximate": "tanh"}, bench=True),
+        Case("512x3072_tanh", {"shape": (512, 3072), "approximate": "tanh", "scale": 1}, bench=True),
     ),
     inputs=_inputs,
     honed=_call(ops.gelu),
-    torch=_call(torch.nn.functional.gelu),
+    torch=_call(twin),
     dtypes=REAL,
     gradients=("input",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),

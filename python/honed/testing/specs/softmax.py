@@ -17,14 +17,11 @@ def _inputs(params, generator):
 
 
 def _call(function):
-    return lambda x, params: function(x["input"], params.get("dim", -1), dtype=params.get("dtype"))
+    def run(x, params):
+        wide = x["input"].dtype == torch.float64
+        return function(x["input"], params.get("dim", -1), dtype=None if wide else params.get("dtype"))
 
-
-def _torch(x, params):
-    wide = x["input"].dtype == torch.float64
-    return torch.nn.functional.softmax(
-        x["input"], params.get("dim", -1), dtype=None if wide else params.get("dtype")
-    )
+    return run
 
 
 SPEC = OpSpec(
@@ -45,7 +42,7 @@ SPEC = OpSpec(
     ),
     inputs=_inputs,
     honed=_call(ops.softmax),
-    torch=_torch,
+    torch=_call(torch.nn.functional.softmax),
     dtypes=REAL,
     gradients=("input",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),
