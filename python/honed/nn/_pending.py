@@ -6,9 +6,6 @@ import honed.ops
 
 F = torch.nn.functional
 cross_entropy = getattr(honed.ops, "cross_entropy", F.cross_entropy)
-dropout = getattr(honed.ops, "dropout", F.dropout)
-group_norm = getattr(honed.ops, "group_norm", F.group_norm)
-log_softmax = getattr(honed.ops, "log_softmax", F.log_softmax)
 
 
 def _linear_cross_entropy(input, weight, target):

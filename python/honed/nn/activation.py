@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.nn._pending import log_softmax
-from honed.ops import gelu, silu, softmax
+from honed.ops import gelu, log_softmax, silu, softmax
 
 
 class GELU(torch.nn.GELU):

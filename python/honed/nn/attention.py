@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from honed.nn._packed import Packed, cut, renew
-from honed.nn._pending import dropout
-from honed.ops import linear, matmul, scaled_dot_product_attention, softmax
+from honed.ops import dropout, linear, matmul, scaled_dot_product_attention, softmax
 from honed.ops._dispatch import is_compiling, multiplies
 
 F = torch.nn.functional
@@ -137,20 +136,35 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             residual = None if residual is None else residual.unsqueeze(one)
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         q, k, v = self._heads(query, key, value, cache)
+        if key_padding_mask is not None and key_padding_mask.shape != (k.shape[0], k.shape[2]):
+            raise RuntimeError(
+                f"MultiheadAttention: key_padding_mask has shape {list(key_padding_mask.shape)}, "
+                f"expected {[k.shape[0], k.shape[2]]}"
+            )
+        offset = k.shape[2] - q.shape[2] if cache is not None and query is key else 0
+        more = self.bias_k is not None or self.add_zero_attn
         causal = False
         if is_causal:
             # As in torch the hint replaces the mask, where nothing else needs one.
-            offset = 0 if cache is None else k.shape[2] - q.shape[2]
-            causal = key_padding_mask is None and not need_weights and not offset
-            if attn_mask is None and not (causal and self.bias_k is None and not self.add_zero_attn):
+            floats = key_padding_mask is not None and key_padding_mask.dtype != torch.bool
+            causal = not (need_weights or floats or (more and key_padding_mask is not None))
+            if attn_mask is None and (more or not causal):
                 attn_mask, causal = _later(q, k, offset), False
-        k, v, attn_mask, key_padding_mask = self._extended(k, v, attn_mask, key_padding_mask)
-        mask = None if causal else self._merged(attn_mask, key_padding_mask, q, k)
+        if more:
+            k, v, attn_mask, key_padding_mask = self._extended(k, v, attn_mask, key_padding_mask)
         p = self.dropout if self.training else 0.0
-        if need_weights:
-            y, weights = _with_weights(q, k, v, mask, p)
+        weights = None
+        if causal and not offset and key_padding_mask is None:
+            y = scaled_dot_product_attention(q, k, v, None, p, True)
+        elif causal:
+            seen = None if key_padding_mask is None else ~key_padding_mask
+            y = scaled_dot_product_attention(q, k, v, None, p, True, query_offset=offset, key_mask=seen)
         else:
-            y, weights = scaled_dot_product_attention(q, k, v, mask, p, causal), None
+            mask = self._merged(attn_mask, key_padding_mask, q, k)
+            if need_weights:
+                y, weights = _with_weights(q, k, v, mask, p)
+            else:
+                y = scaled_dot_product_attention(q, k, v, mask, p)
         y = y.transpose(1, 2) if self.batch_first else y.permute(2, 0, 1, 3)
         out = self.out_proj
         y = self._project("out", y.flatten(2), out.weight, out.bias, residual=residual)
@@ -202,19 +216,16 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
     def _extended(self, k, v, attn_mask, key_padding_mask):
         """Keys and values with ``bias_k``, ``bias_v`` and zeros at their end; masks let these through."""
-        more = 0
+        n, s = k.shape[0], k.shape[2]
         if self.bias_k is not None:
-            n = k.shape[0]
             k = torch.cat([k, self.bias_k.view(1, self.num_heads, 1, -1).expand(n, -1, -1, -1)], 2)
             v = torch.cat([v, self.bias_v.view(1, self.num_heads, 1, -1).expand(n, -1, -1, -1)], 2)
-            more += 1
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
-            more += 1
-        if more:
-            attn_mask, key_padding_mask = (
-                None if mask is None else F.pad(mask, (0, more)) for mask in (attn_mask, key_padding_mask)
-            )
+        attn_mask, key_padding_mask = (
+            None if mask is None else F.pad(mask, (0, k.shape[2] - s))
+            for mask in (attn_mask, key_padding_mask)
+        )
         return k, v, attn_mask, key_padding_mask
 
     def _merged(self, attn_mask, key_padding_mask, q, k):
@@ -231,11 +242,6 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             if attn_mask.dim() == 3:
                 attn_mask = attn_mask.view(n, h, t, s)
         if key_padding_mask is not None:
-            if key_padding_mask.shape != (n, s):
-                raise RuntimeError(
-                    f"MultiheadAttention: key_padding_mask has shape {list(key_padding_mask.shape)}, "
-                    f"expected {[n, s]}"
-                )
             key_padding_mask = key_padding_mask.view(n, 1, 1, s)
         if attn_mask is None or key_padding_mask is None:
             mask = key_padding_mask if attn_mask is None else attn_mask

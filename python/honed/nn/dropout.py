@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.nn._pending import dropout
+from honed.ops import dropout
 
 
 class Dropout(torch.nn.Dropout):

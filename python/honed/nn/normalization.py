@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.nn._pending import group_norm
-from honed.ops import layer_norm, rms_norm
+from honed.ops import group_norm, layer_norm, rms_norm
 
 
 class LayerNorm(torch.nn.LayerNorm):

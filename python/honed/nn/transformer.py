@@ -11,6 +11,7 @@ from honed.nn.attention import MultiheadAttention, boolean_or_float
 from honed.nn.dropout import Dropout
 from honed.nn.linear import Linear
 from honed.nn.normalization import LayerNorm
+from honed.ops import add_layer_norm
 
 F = torch.nn.functional
 _CHILDREN = {
@@ -28,22 +29,25 @@ def adopt(module) -> None:
 
 
 class _Layer:
-    """What encoder and decoder layers share: sublayers that end in ``residual + dropout(y)``."""
+    """What encoder and decoder layers share: sublayers, each of which is added to its input.
+
+    A sublayer gives ``y`` and what is still to be added to it: ``None`` where its last product did that.
+    """
 
     def _attended(self, attention, dropout, x, memory, residual, masks, cache, weights):
         """Attention of ``x`` to ``memory``; appends its weights to a list, if there is one."""
         mask, padding, causal = masks
         if not is_plain(attention, MultiheadAttention):
             _refuse(cache, weights, attention)
-            y = attention(x, memory, memory, padding, need_weights=False, attn_mask=mask, is_causal=causal)[0]
-            return residual + dropout(y)
+            options = {"need_weights": False, "attn_mask": mask, "is_causal": causal}
+            return dropout(attention(x, memory, memory, padding, **options)[0]), residual
         inside = residual if _is_idle(dropout) else None
         y, w = attention.attend(
             x, memory, memory, padding, weights is not None, mask, causal, residual=inside, cache=cache
         )
         if weights is not None:
             weights.append(w)
-        return y if inside is not None else residual + dropout(y)
+        return (y, None) if inside is not None else (dropout(y), residual)
 
     def _fed_forward(self, dropout, x, residual):
         name = _name(self.activation)
@@ -53,8 +57,22 @@ class _Layer:
             y = self.activation(self.linear1(x))
         y = self.dropout(y)
         if _is_idle(dropout) and is_plain(self.linear2, Linear):
-            return self.linear2.fused(y, residual=residual)
-        return residual + dropout(self.linear2(y))
+            return self.linear2.fused(y, residual=residual), None
+        return dropout(self.linear2(y)), residual
+
+
+def _normed(norm, y, residual):
+    """``norm(s)`` and ``s = y + residual``."""
+    if residual is None:
+        return norm(y), y
+    if is_plain(norm, LayerNorm) and y.dtype == residual.dtype and y.shape == residual.shape:
+        return add_layer_norm(y, residual, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    s = residual + y
+    return norm(s), s
+
+
+def _added(y, residual):
+    return y if residual is None else residual + y
 
 
 class TransformerEncoderLayer(_Layer, torch.nn.TransformerEncoderLayer):
@@ -87,10 +105,10 @@ class TransformerEncoderLayer(_Layer, torch.nn.TransformerEncoderLayer):
         x, attention = src, (masks, cache, weights)
         if self.norm_first:
             y = self.norm1(x)
-            x = self._attended(self.self_attn, self.dropout1, y, y, x, *attention)
-            return self._fed_forward(self.dropout2, self.norm2(x), x)
-        x = self.norm1(self._attended(self.self_attn, self.dropout1, x, x, x, *attention))
-        return self.norm2(self._fed_forward(self.dropout2, x, x))
+            y, x = _normed(self.norm2, *self._attended(self.self_attn, self.dropout1, y, y, x, *attention))
+            return _added(*self._fed_forward(self.dropout2, y, x))
+        x, _ = _normed(self.norm1, *self._attended(self.self_attn, self.dropout1, x, x, x, *attention))
+        return _normed(self.norm2, *self._fed_forward(self.dropout2, x, x))[0]
 
 
 class TransformerDecoderLayer(_Layer, torch.nn.TransformerDecoderLayer):
@@ -128,15 +146,16 @@ class TransformerDecoderLayer(_Layer, torch.nn.TransformerDecoderLayer):
         own, others = (None, None) if cache is None else cache
         to_self = (tgt_mask, tgt_key_padding_mask, tgt_is_causal), own, None
         to_memory = (memory_mask, memory_key_padding_mask, memory_is_causal), others, weights
-        x = tgt
+        x, (one, two, three) = tgt, (self.norm1, self.norm2, self.norm3)
+        first, second = (self.self_attn, self.dropout1), (self.multihead_attn, self.dropout2)
         if self.norm_first:
-            y = self.norm1(x)
-            x = self._attended(self.self_attn, self.dropout1, y, y, x, *to_self)
-            x = self._attended(self.multihead_attn, self.dropout2, self.norm2(x), memory, x, *to_memory)
-            return self._fed_forward(self.dropout3, self.norm3(x), x)
-        x = self.norm1(self._attended(self.self_attn, self.dropout1, x, x, x, *to_self))
-        x = self.norm2(self._attended(self.multihead_attn, self.dropout2, x, memory, x, *to_memory))
-        return self.norm3(self._fed_forward(self.dropout3, x, x))
+            y = one(x)
+            y, x = _normed(two, *self._attended(*first, y, y, x, *to_self))
+            y, x = _normed(three, *self._attended(*second, y, memory, x, *to_memory))
+            return _added(*self._fed_forward(self.dropout3, y, x))
+        x, _ = _normed(one, *self._attended(*first, x, x, x, *to_self))
+        x, _ = _normed(two, *self._attended(*second, x, memory, x, *to_memory))
+        return _normed(three, *self._fed_forward(self.dropout3, x, x))[0]
 
 
 class TransformerEncoder(torch.nn.TransformerEncoder):
