@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from honed import _core
@@ -166,6 +167,30 @@ def test_gradcheck(spec):
         tensors = [cast[name].requires_grad_() for name in names]
         assert torch.autograd.gradcheck(of, tensors)
         assert torch.autograd.gradgradcheck(of, tensors)
+
+
+@pytest.mark.parametrize("spec", _differentiable(), ids=lambda spec: spec.name)
+def test_second_derivatives_of_a_plain_gradient(spec):
+    """The upstream gradient needs none itself, as in a gradient penalty."""
+    for case in _small(spec)[:2]:
+        found = []
+        for function in (spec.honed, spec.torch):
+            cast, _ = spec.make(case, torch.float64)
+            names = [name for name in spec.gradients if cast[name] is not None]
+            tensors = [cast[name].requires_grad_() for name in names]
+            with sdpa_kernel(SDPBackend.MATH):  # torch's other ways have no second derivative
+                out = _as_tuple(function(cast, case.params))[0]
+            first = torch.autograd.grad(
+                out, tensors, torch.ones_like(out), create_graph=True, allow_unused=True
+            )
+            total = sum(g.square().sum() for g in first if g is not None)
+            if total.requires_grad:
+                found.append(torch.autograd.grad(total, tensors, allow_unused=True))
+            else:
+                found.append([None] * len(names))
+        for name, mine, torchs in zip(names, *found, strict=True):
+            mine, torchs = (torch.zeros_like(cast[name]) if g is None else g for g in (mine, torchs))
+            torch.testing.assert_close(mine, torchs, rtol=1e-9, atol=1e-9, msg=f"{case.name}: {name}")
 
 
 @pytest.mark.parametrize("spec", _differentiable(), ids=lambda spec: spec.name)
