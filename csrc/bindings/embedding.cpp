@@ -47,7 +47,7 @@ auto backward(Results& results, const TensorView& grad, const TensorView& input,
 void bind_embedding(py::module_& m) {
   define<forward>(m, "embedding(Tensor weight, Tensor input) -> Tensor");
   define<backward>(m,
-                   "embedding_backward(Tensor grad, Tensor input, int rows, int padding_idx, "
+                   "embedding_backward(Tensor grad, Tensor input, SymInt rows, int padding_idx, "
                    "bool scale_grad_by_freq) -> Tensor");
 }
 

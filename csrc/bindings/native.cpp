@@ -18,7 +18,7 @@ namespace {
 // torch.Tensor, torch.nn.Parameter, and what is asked of them; null without torch. Kept for good.
 struct Torch {
   PyObject *tensor, *parameter, *requires_grad, *is_neg, *is_grad_enabled, *tracing_state,
-      *autocast, *version;
+      *autocast, *version, *forward_ad, *level;
 } known = {};
 
 bool is_plain(PyObject* object) {
@@ -70,8 +70,13 @@ Answer kernel_takes(PyObject* object, Tensor& tensor) {
   return kYes;
 }
 
-// torch.jit.trace would record the result as a constant.
-int is_tracing() {
+// 1 where torch has to see the op: torch.jit.trace would record the result as a constant, and inside
+// a level of torch.autograd.forward_ad a tensor may have a tangent, which a kernel would drop.
+int is_watched() {
+  PyObject* level = PyDict_GetItemWithError(known.forward_ad, known.level);  // borrowed
+  long depth = level ? PyLong_AsLong(level) : -1;
+  if (depth >= 0) return 1;
+  if (PyErr_Occurred()) return kError;
   PyObject* tracing = PyObject_CallNoArgs(known.tracing_state);
   if (!tracing) return kError;
   Py_DECREF(tracing);
@@ -92,8 +97,8 @@ PyObject* takes(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (yes == kError) return nullptr;
     if (yes != kYes || !is_float(tensor->dtype)) Py_RETURN_FALSE;
   }
-  int tracing = is_tracing();
-  return tracing < 0 ? nullptr : PyBool_FromLong(!tracing);
+  int watched = is_watched();
+  return watched < 0 ? nullptr : PyBool_FromLong(!watched);
 }
 
 // As takes(), with gradients; f64 beside f64 only, or any element types.
@@ -223,8 +228,8 @@ void Question::ask(PyObject* object, Tensor& tensor) {
 
 Answer Question::answer() {
   if (!torch_ || answer_ == kNo || answer_ == kError) return answer_;
-  int tracing = is_tracing();
-  return tracing < 0 ? kError : tracing ? kNo : answer_;
+  int watched = is_watched();
+  return watched < 0 ? kError : watched ? kNo : answer_;
 }
 
 void set_python_error() {
@@ -259,10 +264,10 @@ Answer borrow_product(PyObject* const* args, Py_ssize_t count, Tensor* tensors) 
     if (dtype != tensors[0]->dtype || !(is_float(dtype) || dtype == DType::f64)) return kNo;
     if (yes == kNeedsGradient) answer = yes;
   }
-  int tracing = is_tracing();
-  int casting = tracing ? 0 : ask(known.autocast);
-  if (tracing < 0 || casting < 0) return kError;
-  return tracing || casting ? kNo : answer;
+  int watched = is_watched();
+  int casting = watched ? 0 : ask(known.autocast);
+  if (watched < 0 || casting < 0) return kError;
+  return watched || casting ? kNo : answer;
 }
 
 void bind_native(py::module_& m) {
@@ -292,7 +297,9 @@ void bind_native(py::module_& m) {
                  keep(torch.attr("_C").attr("_get_tracing_state")),
                  keep(py::getattr(torch.attr("_C"), "_is_any_autocast_enabled",
                                   torch.attr("is_autocast_enabled"))),
-                 getter("_version")};
+                 getter("_version"),
+                 keep(torch.attr("autograd").attr("forward_ad").attr("__dict__")),
+                 PyUnicode_InternFromString("_current_level")};
       },
       "Tells takes() of torch.", py::arg("torch"));
 }

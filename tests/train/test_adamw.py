@@ -188,6 +188,20 @@ def test_masters_keep_small_steps():
         assert loaded.state[other][name].data_ptr() != optimizer.state[p][name].data_ptr()
 
 
+def test_masters_are_made_beside_a_state_without_them():
+    """What torch's optimizer saved says nothing of masters; the constructor did."""
+    p = torch.nn.Parameter(torch.ones(10, dtype=torch.bfloat16))
+    p.grad = torch.ones_like(p)
+    torchs = torch.optim.AdamW([p])
+    torchs.step()
+    optimizer = AdamW([p], master_weights=True)
+    optimizer.load_state_dict(torchs.state_dict())
+    optimizer.step()
+    state = optimizer.state[p]
+    assert state["step"] == 2
+    assert state["master"].dtype == state["exp_avg"].dtype == torch.float32
+
+
 def test_a_gradient_scaler():
     mine, torchs = _parameters(), _parameters()
     for kind, params in ((AdamW, mine), (torch.optim.AdamW, torchs)):

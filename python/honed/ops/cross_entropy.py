@@ -46,9 +46,9 @@ def cross_entropy(
 
     Returns:
         A number, or for ``"none"`` a tensor shaped as ``target``, of input's type, float32 under
-        ``torch.autocast``; sums are float32 and
-        float64. Gradients reach input, any number of times. For ``"mean"`` and ``"sum"`` the gradient is made
-        together with the loss, while a row is in the cache.
+        ``torch.autocast``; sums are float32 and float64. Gradients reach input, any number of times. For
+        ``"mean"`` and ``"sum"`` the gradient is made together with the loss, while a row is in the cache; not
+        that of float16, which is rounded after it was scaled (``torch.amp.GradScaler``).
 
     Raises:
         IndexError: a target that is no class; nothing was computed then. ValueError: shapes that do not fit.

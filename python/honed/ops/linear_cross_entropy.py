@@ -33,7 +33,8 @@ def linear_cross_entropy(
 
     Logits exist for ``chunk`` rows at a time. Where gradients are wanted and ``reduction`` is ``"mean"`` or
     ``"sum"``, they are made of a chunk's logits before the next chunk, so that what a call needs beside its
-    operands and their gradients is the logits of one chunk.
+    operands and their gradients is the logits of one chunk. Those of float16 are made in the backward, of
+    the logits again, and rounded after they were scaled (``torch.amp.GradScaler``).
 
     Args:
         input: ``(K,)`` or ``(..., K)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.

@@ -50,7 +50,7 @@ class AdamW(torch.optim.AdamW):
         super().__setstate__(state)
         self._step_supports_amp_scaling = True
         for group in self.param_groups:
-            group.setdefault("master_weights", False)
+            group.setdefault("master_weights", self.defaults.get("master_weights", False))
 
     def load_state_dict(self, state_dict):
         """As torch's, but float32 states of 16-bit parameters stay float32."""

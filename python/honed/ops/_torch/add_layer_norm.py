@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, empty_if, twice
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _forward, _backward = function("add_layer_norm"), function("add_layer_norm_backward")
 
@@ -47,7 +47,7 @@ class AddLayerNorm(torch.autograd.Function):
         need = (need_input or need_residual, *need)
         if grad is None:
             d_sum, d = grad_sum, (None,) * 2
-        elif twice(grad, grad_sum, s, weight, bias):
+        elif needs_torch(grad, grad_sum, s, weight, bias):
             norm = torch.nn.functional.layer_norm
             plain = lambda s, w, b: norm(s, s.shape[-ctx.dims :], w, b, ctx.eps)  # noqa: E731
             d_sum, *d = again(plain, (s, weight, bias), grad, need)

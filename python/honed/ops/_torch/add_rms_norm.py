@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, empty_if, twice
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _forward, _backward = function("add_rms_norm"), function("add_rms_norm_backward")
 
@@ -46,7 +46,7 @@ class AddRmsNorm(torch.autograd.Function):
         need = (need_input or need_residual, need_weight)
         if grad is None:
             d_sum, d = grad_sum, (None,) * 1
-        elif twice(grad, grad_sum, s, weight):
+        elif needs_torch(grad, grad_sum, s, weight):
             norm = torch.nn.functional.rms_norm
             plain = lambda s, w: norm(s, s.shape[-ctx.dims :], w, ctx.eps)  # noqa: E731
             d_sum, *d = again(plain, (s, weight), grad, need)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from honed.ops._dispatch import function, tracing
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again
+from honed.ops._torch._gradient import again, needs_torch
 
 _forward, _backward = function("cross_entropy"), function("cross_entropy_backward")
 _CLASSES = (torch.int64, torch.int32, torch.uint8)
@@ -68,17 +68,40 @@ def composed(input, target, weight, ignore_index, reduction, smoothing, z_loss, 
     return loss + (squares, squares.sum() / count, squares.sum())[reduction]
 
 
+def made_early(input, reduction) -> bool:
+    """Whether the forward makes the gradient, which the backward multiplies by that of the loss.
+
+    Not of one loss a row; not of float16, where a gradient that is not yet scaled (``torch.amp.GradScaler``)
+    is 0.
+    """
+    return reduction != 0 and input.dtype != torch.float16
+
+
+def of_rows(grad, target, weight, ignore_index, reduction):
+    """The gradients of the rows' losses, of that of the reduced loss."""
+    if reduction == 0:
+        return grad
+    grad = grad.double()
+    if reduction == 1:
+        kept = target != ignore_index
+        if weight is None:
+            grad = grad / kept.sum()
+        else:
+            grad = grad / torch.where(kept, weight.double()[torch.where(kept, target, 0).long()], 0).sum()
+    return grad.expand(target.shape)
+
+
 class CrossEntropy(torch.autograd.Function):
     """cross_entropy of rows, classes last, with gradients."""
 
     @staticmethod
     def forward(ctx, input, target, weight, *options):  # the last: a wide loss
-        reduced = options[1] != 0
-        loss, lse, made = _forward(input, target, weight, *options, not reduced, reduced)
-        ctx.options = options
+        early = made_early(input, options[1])
+        loss, lse, made = _forward(input, target, weight, *options, not early, early)
+        ctx.early, ctx.options = early, options
         # Made in the forward, the gradient is handed out once; a second backward makes it again.
-        ctx.made = made if reduced and not tracing() else None
-        kept = lse if not reduced else made if tracing() else None
+        ctx.made = made if early and not tracing() else None
+        kept = lse if not early else made if tracing() else None
         ctx.save_for_backward(input, target, weight, kept)
         return loss
 
@@ -86,7 +109,7 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx, grad):
         rest = (None,) * 8
         ignore_index, reduction, *more, wide = ctx.options
-        if torch.is_grad_enabled() and not tracing():
+        if not tracing() and (torch.is_grad_enabled() or needs_torch(grad)):
             input, target, weight, _ = ctx.saved_tensors
 
             def plain(x):
@@ -95,13 +118,14 @@ class CrossEntropy(torch.autograd.Function):
                 return composed(rows, target, weight, ignore_index, reduction, *more)
 
             return *again(plain, (input,), grad, (True,)), *rest
-        if reduction and not tracing():
+        if ctx.early and not tracing():
             made, ctx.made = ctx.made, None
             if made is None:
                 input, target, weight, _ = ctx.saved_tensors
                 made = _forward(input, target, weight, *ctx.options, False, True)[2]
             return made if grad == 1 else made.mul_(grad), *rest
         input, target, weight, kept = ctx.saved_tensors
-        if reduction:
+        if ctx.early:
             return kept * grad, *rest
+        grad = of_rows(grad, target, weight, ignore_index, reduction)
         return _backward(grad, input, target, weight, kept, ignore_index, *more), *rest

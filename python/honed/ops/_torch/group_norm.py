@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, empty_if, twice
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _forward, _backward = function("group_norm"), function("group_norm_backward")
 
@@ -36,7 +36,7 @@ class GroupNorm(torch.autograd.Function):
     def backward(ctx, grad):
         input, weight, bias = ctx.saved_tensors
         need = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:4])
-        if twice(grad, input, weight, bias):
+        if needs_torch(grad, input, weight, bias):
             norm = torch.nn.functional.group_norm
             plain = lambda x, w, b: norm(x, ctx.groups, w, b, ctx.eps)  # noqa: E731
             d_input, d_weight, d_bias = again(plain, (input, weight, bias), grad, need)

@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, empty_if, twice
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _forward, _backward = function("layer_norm"), function("layer_norm_backward")
 
@@ -36,7 +36,7 @@ class LayerNorm(torch.autograd.Function):
     def backward(ctx, grad):
         input, weight, bias = ctx.saved_tensors
         need = ctx.needs_input_grad[:3]
-        if twice(grad, input, weight, bias):
+        if needs_torch(grad, input, weight, bias):
             norm = torch.nn.functional.layer_norm
             plain = lambda x, w, b: norm(x, x.shape[-ctx.dims :], w, b, ctx.eps)  # noqa: E731
             return *again(plain, (input, weight, bias), grad, need), None, None, None

@@ -5,7 +5,7 @@ import torch
 from honed.ops._dispatch import function, tracing
 from honed.ops._library import result_of
 from honed.ops._torch import cross_entropy
-from honed.ops._torch._gradient import again
+from honed.ops._torch._gradient import again, needs_torch
 
 _run = function("linear_cross_entropy")
 
@@ -41,19 +41,19 @@ class LinearCrossEntropy(torch.autograd.Function):
         needs = ctx.needs_input_grad
         ctx.needs = (needs[0], needs[1], needs[3])
         ctx.options = options
-        reduced = options[1] != 0
-        now = ctx.needs if reduced else (False, False, False)
+        ctx.early = cross_entropy.made_early(input, options[1])
+        now = ctx.needs if ctx.early else (False, False, False)
         loss, *made = _run(input, linear_weight, target, linear_bias, weight, None, *options, *now)
         # Made in the forward, gradients are handed out once; a second backward makes them again.
-        ctx.made = made if reduced and not tracing() else None
-        kept = made if reduced and tracing() else ()
+        ctx.made = made if ctx.early and not tracing() else None
+        kept = made if ctx.early and tracing() else ()
         ctx.save_for_backward(input, linear_weight, target, linear_bias, weight, *kept)
         return loss
 
     @staticmethod
     def backward(ctx, grad):
         input, linear_weight, target, linear_bias, weight, *kept = ctx.saved_tensors
-        if torch.is_grad_enabled() and not tracing():
+        if not tracing() and (torch.is_grad_enabled() or needs_torch(grad)):
             *how_to, _, wide = ctx.options
 
             def plain(x, w, b):
@@ -65,13 +65,13 @@ class LinearCrossEntropy(torch.autograd.Function):
             dx, dw, db = scaled
         else:
             made, ctx.made = ctx.made, None
-            reduced = ctx.options[1] != 0
             if made is None:
-                rows = None if reduced else grad
+                how = (target, weight, *ctx.options[:2])
+                rows = None if ctx.early else cross_entropy.of_rows(grad, *how)
                 operands = (input, linear_weight, target, linear_bias, weight, rows)
                 _, *made = _run(*operands, *ctx.options, *ctx.needs)
             made = [d if need else None for d, need in zip(made, ctx.needs, strict=True)]
-            if reduced and grad != 1:
+            if ctx.early and grad != 1:
                 made = [d if d is None else d.mul_(grad) for d in made]
             dx, dw, db = made
         return dx, dw, None, db, *(None,) * 8

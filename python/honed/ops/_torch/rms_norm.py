@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, empty_if, twice
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _forward, _backward = function("rms_norm"), function("rms_norm_backward")
 
@@ -32,7 +32,7 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx, grad):
         input, weight = ctx.saved_tensors
         need = ctx.needs_input_grad[:2]
-        if twice(grad, input, weight):
+        if needs_torch(grad, input, weight):
             norm = torch.nn.functional.rms_norm
             plain = lambda x, w: norm(x, x.shape[-ctx.dims :], w, ctx.eps)  # noqa: E731
             return *again(plain, (input, weight), grad, need), None, None, None

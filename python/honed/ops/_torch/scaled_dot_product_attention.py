@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import again, twice
+from honed.ops._torch._gradient import again, needs_torch
 from honed.ops._torch.attention import attention
 
 _forward, _backward = function("scaled_dot_product_attention"), function("attention_backward")
@@ -65,7 +65,7 @@ class Attention(torch.autograd.Function):
         given = [(i, g) for i, g in enumerate((dout, dlse)) if g is not None]
         if not given:
             return (None,) * 12
-        if twice(dout, dlse, *inputs[:5]):
+        if needs_torch(dout, dlse, *inputs[:5]):
             which, grads = zip(*given, strict=True)
 
             def composed(*five):

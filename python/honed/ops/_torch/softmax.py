@@ -4,7 +4,7 @@ import torch
 
 from honed.ops._dispatch import function
 from honed.ops._library import result_of
-from honed.ops._torch._gradient import twice
+from honed.ops._torch._gradient import needs_torch
 
 _forward, _backward = function("softmax"), function("softmax_backward")
 _TYPES = (None, torch.float16, torch.bfloat16)
@@ -33,7 +33,7 @@ class Softmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         (y,) = ctx.saved_tensors
-        if twice(grad, y):
+        if needs_torch(grad, y):
             d_input = y * (grad - (grad * y).sum(ctx.dim, keepdim=True))
             return d_input.to(_TYPES[ctx.narrow] or y.dtype), None, None, None
         return _backward(grad, y, ctx.dim, ctx.narrow), None, None, None
