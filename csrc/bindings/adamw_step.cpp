@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "bindings/native.h"
 #include "bindings/tensor.h"
 #include "core/check.h"
 
@@ -27,6 +28,8 @@ Tensors take(const char* what, const std::optional<py::list>& list, size_t expec
     HONED_CHECK_TYPE(tensor.borrow(PyList_GET_ITEM(list->ptr(), Py_ssize_t(i))),
                      "adamw_step: ", what, " ", i, " is no tensor, expected one");
     require_cpu("adamw_step", {&tensor});
+    HONED_CHECK(!is_negated(tensor.object()), "adamw_step: ", what, " ", i,
+                " is a negated view, expected memory that holds its values");
     tensors.push_back(std::move(tensor));
   }
   return tensors;

@@ -232,6 +232,13 @@ Answer Question::answer() {
   return watched < 0 ? kError : watched ? kNo : answer_;
 }
 
+bool is_negated(PyObject* object) {
+  if (!known.tensor || !is_plain(object)) return false;
+  int negated = ask_method(known.is_neg, object);
+  if (negated < 0) throw py::error_already_set();
+  return negated;
+}
+
 void set_python_error() {
   try {
     throw;

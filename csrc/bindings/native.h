@@ -26,6 +26,9 @@ class Question {
   bool first_ = true, torch_ = false, wide_ = false;
 };
 
+// Whether this is a plain torch tensor whose elements are those in memory with the other sign.
+bool is_negated(PyObject* object);
+
 // The exception in flight, as Python's error.
 void set_python_error();
 

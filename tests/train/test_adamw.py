@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from honed import ops
 from honed.testing import allowed_error
 from honed.train import AdamW
 
@@ -200,6 +201,33 @@ def test_masters_are_made_beside_a_state_without_them():
     state = optimizer.state[p]
     assert state["step"] == 2
     assert state["master"].dtype == state["exp_avg"].dtype == torch.float32
+
+
+def test_masters_that_torch_has_narrowed_are_made_again():
+    p = torch.nn.Parameter(torch.ones(10, dtype=torch.bfloat16))
+    p.grad = torch.ones_like(p)
+    optimizer, torchs = AdamW([p], master_weights=True), torch.optim.AdamW([p], lr=0.5)
+    optimizer.step()
+    torchs.load_state_dict(optimizer.state_dict())
+    with torch.no_grad():
+        p += 1  # what the master does not know of
+    optimizer.load_state_dict(torchs.state_dict())
+    optimizer.step()
+    master = optimizer.state[p]["master"]
+    assert master.dtype == torch.float32 and torch.equal(p, master.bfloat16()) and (p > 1.5).all()
+
+
+def test_a_negated_gradient():
+    mine, torchs = _parameters(), _parameters()
+    for kind, params in ((AdamW, mine), (torch.optim.AdamW, torchs)):
+        _set_gradients(params, 0)
+        params[0].grad = torch._neg_view(params[0].grad)
+        kind(params).step()
+    for p, q in zip(mine, torchs, strict=True):
+        torch.testing.assert_close(p, q)
+    states = [torch.zeros_like(mine[0]) for _ in range(2)]
+    with pytest.raises(ValueError, match="grads 0 is a negated view"):
+        ops.adamw_step([mine[0].detach()], [mine[0].grad], *([s] for s in states), step=1)
 
 
 def test_a_gradient_scaler():

@@ -49,7 +49,7 @@ def adamw_step(
         grad_scale: gradients are divided by it; the tensors in ``grads`` are not written.
 
     Raises:
-        ValueError: shapes or strides that do not fit, read-only memory, tensors that overlap. TypeError: a
+        ValueError: shapes or strides that do not fit, read-only memory, tensors that overlap, negated views. TypeError: a
         type without a kernel.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html,
@@ -61,14 +61,15 @@ def adamw_step(
     >>> p.round(6).tolist()
     [0.9, 1.1]
     """
-    params = list(params)
+    params, exp_avgs, exp_avg_sqs = list(params), list(exp_avgs), list(exp_avg_sqs)
+    max_exp_avg_sqs, master = (None if t is None else list(t) for t in (max_exp_avg_sqs, master))
     _core.adamw_step(
         params,
         list(grads),
-        list(exp_avgs),
-        list(exp_avg_sqs),
-        None if max_exp_avg_sqs is None else list(max_exp_avg_sqs),
-        None if master is None else list(master),
+        exp_avgs,
+        exp_avg_sqs,
+        max_exp_avg_sqs,
+        master,
         float(step) if isinstance(step, (int, float)) else list(step),
         lr,
         *betas,

@@ -151,6 +151,7 @@ def _fits(p) -> bool:
         and p.dtype in _TYPES
         and (grad.dtype == p.dtype or (grad.dtype == torch.float32 and p.dtype in _HALVES))
         and p.is_cpu
+        and not (p.is_neg() or grad.is_neg())
         and (p.is_contiguous() or torch.empty_like(p).stride() == p.stride())  # dense
     )
 
@@ -170,5 +171,6 @@ def _begin(state, p, master, amsgrad):
             state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
         elif state[name].dtype != dtype:
             state[name] = state[name].to(dtype)
-    if master and "master" not in state:
+    # One that is narrower went through torch's optimizer, which has not stepped it.
+    if master and state.get("master", p).dtype != torch.float32:
         state["master"] = p.detach().to(torch.float32)
