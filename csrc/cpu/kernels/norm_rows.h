@@ -81,7 +81,8 @@ void norm_block_backward(const NormBackwardArgs& a, int64_t block) {
   const W* w = static_cast<const W*>(a.w);
   S* w_sums = a.w_sums ? static_cast<S*>(a.w_sums) + block * a.cols : nullptr;
   S* b_sums = a.b_sums ? static_cast<S*>(a.b_sums) + block * a.cols : nullptr;
-  for (S* sums : {w_sums, b_sums})
+  S* const wanted[] = {w_sums, b_sums};  // no initializer_list, which levels would share
+  for (S* sums : wanted)
     if (sums) for_lanes_of<T>(a.cols, [&](int64_t c, int n) { store(sums + c, set1(S(0)), n); });
   int64_t first = block * a.block_rows;
   int64_t last = first + a.block_rows < a.rows ? first + a.block_rows : a.rows;

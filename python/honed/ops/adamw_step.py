@@ -49,8 +49,8 @@ def adamw_step(
         grad_scale: gradients are divided by it; the tensors in ``grads`` are not written.
 
     Raises:
-        ValueError: shapes or strides that do not fit, read-only memory, tensors that overlap, negated views. TypeError: a
-        type without a kernel.
+        ValueError: shapes or strides that do not fit, read-only memory, tensors that overlap, negated views.
+        TypeError: a type without a kernel.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html,
         https://arxiv.org/abs/1711.05101
