@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from honed.models import GPT
+from honed.train import AdamW
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
     sizes = {"longest": given.context, "width": given.width, "heads": given.width // 32}
     model = GPT(len(letters), layers=given.layers, **sizes)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(letters)} letters")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, given.steps, pct_start=0.1)
 
     def batch(first, end):

@@ -6,7 +6,6 @@ import torch
 
 from honed import nn, ops
 from honed.models import _folder
-from honed.nn._pending import linear_cross_entropy
 
 # A block's parts: ours -> GPT-2's.
 _PARTS = {
@@ -140,7 +139,7 @@ class GPT(torch.nn.Module):
         x = self.norm(x)
         if targets is None:
             return self.head(x)
-        return linear_cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten())
+        return ops.linear_cross_entropy(x, self.head.weight, targets)
 
     @torch.no_grad()
     def generate(self, tokens, count: int, *, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0):
