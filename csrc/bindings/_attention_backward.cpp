@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "bindings/function.h"
+#include "bindings/unit_stride.h"
 #include "core/check.h"
 #include "ops/_attention_call.h"
 
@@ -13,19 +14,6 @@ namespace honed::bindings {
 namespace {
 
 constexpr char kName[] = "attention_backward";
-
-// A copy only where the last dimension has no unit stride.
-class UnitStride {
- public:
-  explicit UnitStride(const TensorView& tensor) : view_(tensor) {
-    if (tensor.size(-1) > 1 && tensor.stride(-1) != 1) view_ = *dense_.emplace(tensor).view();
-  }
-  const TensorView& view() const { return view_; }
-
- private:
-  TensorView view_;
-  std::optional<Dense> dense_;
-};
 
 // A gradient of (B,H,T,D), lying in memory as the operand does: by heads or by times.
 TensorView make_heads(Results& results, bool wanted, const TensorView& like, int64_t* stride) {
@@ -74,7 +62,7 @@ auto backward(Results& results, const TensorView& dout, const TensorView* dlse,
     results.skip();
   args.dq = dq.data, args.dk = dk.data, args.dv = dv.data;
   args.dbias = dbias.data, args.dsinks = dsinks.data;
-  for (int d = 1; dbias.data && d <= dbias.ndim; ++d)
+  for (int d = 1; dbias.data && d <= std::min(dbias.ndim, 4); ++d)
     args.dbias_stride[4 - d] = dbias.size(-d) == 1 ? 0 : dbias.stride(-d);
   return [=]() mutable {
     UnitStride q(query), k(key), v(value), result(out), gradient(dout);
@@ -92,8 +80,9 @@ auto backward(Results& results, const TensorView& dout, const TensorView* dlse,
     args.dout = gradient.view().data;
     std::copy(gradient.view().strides, gradient.view().strides + 3, args.dout_stride);
     args.dlse = dense_dlse.view() ? dense_dlse.view()->data : nullptr;
-    for (const TensorView* zeroed : {&dk, &dv, &dbias, &dsinks})
-      if (zeroed->data && (sums == DType::f64 || zeroed == &dbias || seqused_k))
+    const bool sparse = sums == DType::f64 || seqused_k || query.numel() == 0;
+    for (const TensorView* zeroed : {&dk, &dv, &dbias, &dsinks})  // what no kernel may reach
+      if (zeroed->data && (sparse || zeroed == &dbias))
         std::memset(zeroed->data, 0, size_t(zeroed->numel() * size_of(zeroed->dtype)));
     attention_backward(args);
   };

@@ -3,6 +3,7 @@
 
 #include "bindings/function.h"
 #include "bindings/product.h"
+#include "bindings/unit_stride.h"
 #include "core/check.h"
 #include "ops/_attention_call.h"
 
@@ -25,19 +26,6 @@ TensorView heads(const char* what, const TensorView& tensor) {
               " has shape ", shape_of(tensor), ", expected 2 to 4 dimensions");
   return with_dims(tensor, 4);
 }
-
-// A copy only where the last dimension has no unit stride.
-class UnitStride {
- public:
-  explicit UnitStride(const TensorView& tensor) : view_(tensor) {
-    if (tensor.size(-1) > 1 && tensor.stride(-1) != 1) view_ = *dense_.emplace(tensor).view();
-  }
-  const TensorView& view() const { return view_; }
-
- private:
-  TensorView view_;
-  std::optional<Dense> dense_;
-};
 
 std::optional<TensorView> key_scale(const TensorView* tensor) {
   if (!tensor) return std::nullopt;

@@ -47,7 +47,7 @@ void add_sinks(const AttentionBackwardArgs& args, int64_t rows) {
     double sum = 0;
     for (int64_t first = h * each; first < rows; first += a.heads * each)
       for (int64_t i = first; i < first + each; ++i)
-        if (std::isfinite(a.lse[i]))
+        if (a.lse[i] != -INFINITY)
           sum -= std::exp(double(a.sinks[h]) - double(a.lse[i])) * double(args.delta[i]);
     static_cast<float*>(args.dsinks)[h] = float(sum);
   }

@@ -221,8 +221,8 @@ AttentionCall::AttentionCall(const AttentionInputs& in) {
   a.wide.scale = in.scale, a.wide.softcap = in.softcap;
   auto bound = [](int64_t width) { return width < 0 ? kNoWindow : std::min(width, kNoWindow); };
   a.window_left = bound(in.window_left), a.window_right = bound(in.window_right);
-  HONED_CHECK(in.offset >= -kNoWindow && in.offset <= kNoWindow, kName, ": the offset is ",
-              in.offset, ", expected at most ", kNoWindow, " either way");
+  HONED_CHECK(in.offset >= -kFurthest && in.offset <= kFurthest, kName, ": the offset is ",
+              in.offset, ", expected at most ", kFurthest, " either way");
   a.offset = in.offset, a.offset_from_end = in.offset_from_end;
   if (in.offset_from_end && !in.q_starts && !in.k_starts && !in.k_lens) {
     a.offset = a.kv_len - a.q_len;

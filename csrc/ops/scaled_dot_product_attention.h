@@ -32,7 +32,8 @@ inline constexpr int64_t kDecodeQueries = 4, kDecodeRows = 12;
 inline constexpr int64_t kDecodeKeys = 128;       // keys a chunk of the decode path
 inline constexpr int64_t kAttentionBlock = 8192;  // floats of a prefill buffer: rows * head size
 
-inline constexpr int64_t kNoWindow = int64_t{1} << 40;  // further than any key
+inline constexpr int64_t kFurthest = int64_t{1} << 40;  // that a query may stand from its number
+inline constexpr int64_t kNoWindow = 2 * kFurthest;     // further than any key from any query
 
 // Added to the scores, or hiding keys: element (b,h,t,s).
 struct AttentionMask {

@@ -248,6 +248,50 @@ def test_empty(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("shape", [(0, 3, 3, 5, 6), (1, 0, 3, 5, 6), (1, 3, 3, 0, 6), (1, 3, 3, 5, 0)])
+def test_empty_with_everything(shape, dtype):
+    """What is added up over nothing is 0, whatever its memory held before."""
+    _, h, _, t, s = shape
+    tensors = [*_made(*shape, 16, 16), torch.randn(h, t, s), torch.randn(h)]
+    leaves = _leaves(tensors, dtype)
+    out, _ = _honed(*leaves)
+    before = [torch.full((n.numel(),), torch.nan, dtype=d)
+              for _ in range(50) for n in tensors for d in (dtype, torch.float32)]  # fmt: skip
+    del before
+    for gradient, leaf in zip(torch.autograd.grad(out, leaves, torch.ones_like(out)), leaves, strict=True):
+        assert gradient.shape == leaf.shape and not gradient.any()
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("queries", [1, 40])
+def test_a_sink_above_all_scores(dtype, queries):
+    """Nothing reaches the values, nor comes back from them."""
+    tensors = [*_made(1, 2, 2, queries, 50, 16, 16), torch.zeros(50), torch.tensor([1000.0, 0.0])]
+    leaves = _leaves(tensors, dtype)
+    out, _ = _honed(*leaves)
+    for found in (out, *torch.autograd.grad(out.sum(), leaves)[:3]):
+        assert not found[:, 0].any() and found[:, 1].any()
+
+
+def test_not_a_number_reaches_the_sinks():
+    for dtype in REAL:
+        tensors = [*_made(1, 2, 2, 9, 12, 16, 16), None, torch.zeros(2)]
+        tensors[0][0, 1, 3] = torch.nan
+        leaves = _leaves(tensors, dtype)
+        out, _ = _honed(*leaves)
+        sinks = torch.autograd.grad(out.sum(), leaves[4])[0]
+        assert sinks[0].isfinite() and sinks[1].isnan()
+
+
+def test_second_derivatives_where_all_is_dropped():
+    leaves = _leaves(_made(1, 2, 2, 5, 6, 8, 8), torch.float64)
+    out, _ = _honed(*leaves, dropout_p=1.0)
+    first = torch.autograd.grad(out.square().sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves, allow_unused=True)
+    assert not any(g.any() for g in (*first, *second) if g is not None)
+
+
+@pytest.mark.parametrize("dtype", REAL)
 def test_a_query_that_sees_nothing_has_no_gradient(dtype):
     mask = torch.ones(70, 80, dtype=torch.bool)
     mask[3] = mask[66] = False

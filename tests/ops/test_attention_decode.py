@@ -2,97 +2,13 @@
 
 import pytest
 import torch
+from tests.ops.attention_reference import check, features, made, naive, wide
 
 from honed import _core, ops
 from honed.testing import allowed_error, cpu_level
 
 LEVELS = _core.usable_levels()
 attention = ops.scaled_dot_product_attention
-
-
-def made(*shapes, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def naive(q, k, v, *, attn_mask=None, window=(-1, -1), query_offset=0, softcap=0.0, bias=None,
-          alibi_slopes=None, sinks=None, key_mask=None, seqused_k=None, is_causal=False):  # fmt: skip
-    """The formula in the operands' type; the result and the logarithm of the sum of exponentials."""
-    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
-    queries, keys = q.shape[2], k.shape[2]
-    scores = q @ k.mT * q.shape[-1] ** -0.5
-    if softcap:
-        scores = softcap * torch.tanh(scores / softcap)
-    lengths = torch.full((q.shape[0],), keys) if seqused_k is None else seqused_k
-    offset = lengths - queries if query_offset == "end" else torch.full_like(lengths, query_offset)
-    at = (torch.arange(queries) + offset[:, None])[:, None, :, None]
-    s = torch.arange(keys)
-    seen = s < lengths[:, None, None, None]
-    seen = seen & (s >= at - window[0]) if window[0] >= 0 else seen
-    seen = seen & (s <= at + window[1]) if window[1] >= 0 else seen
-    seen = seen & (s <= at) if is_causal else seen
-    if key_mask is not None:
-        seen = seen & key_mask[:, None, None]
-    for mask in (attn_mask, bias):
-        if mask is not None and mask.dtype == torch.bool:
-            seen = seen & mask
-        elif mask is not None:
-            scores = scores + mask
-    if alibi_slopes is not None:
-        slopes = alibi_slopes if alibi_slopes.dim() == 2 else alibi_slopes[None]
-        scores = scores - slopes[:, :, None, None] * (at - s).abs()
-    scores = scores.masked_fill(~seen, -torch.inf)
-    if sinks is not None:
-        scores = torch.cat([scores, sinks[:, None, None].expand(*scores.shape[:3], 1).to(scores.dtype)], -1)
-    return scores.softmax(-1).nan_to_num(0)[..., :keys] @ v, scores.logsumexp(-1)
-
-
-def wide(options):
-    return {
-        name: t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
-        for name, t in options.items()
-    }
-
-
-def check(got, q, k, v, **options):
-    """Result and lse within twice the error of the formula in the operands' own type."""
-    references = naive(q.double(), k.double(), v.double(), **wide(options))
-    owns = naive(q, k.to(q.dtype), v.to(q.dtype), **options)
-    for result, reference, own in zip(got, references, owns, strict=True):
-        none = reference.isinf()
-        assert torch.equal(result.double()[none], reference[none])
-        error = (result.double() - reference)[~none].abs().max().item() if (~none).any() else 0.0
-        assert error <= allowed_error(reference, own, q.dtype), error
-
-
-def features(batch, heads, queries, keys):
-    def some(*shape, seed=5):
-        return made(shape, seed=seed)[0]
-
-    return {
-        "nothing": {},
-        "offset": {"is_causal": True, "query_offset": keys - queries},
-        "end": {"is_causal": True, "query_offset": "end"},
-        "early": {"is_causal": True, "query_offset": -2},
-        "left": {"window": (40, -1), "query_offset": "end"},
-        "both": {"window": (7, 3), "query_offset": keys // 2},
-        "nowhere": {"window": (3, 3), "query_offset": -9},
-        "float_mask": {"attn_mask": some(batch, 1, queries, keys)},
-        "bool_mask": {"attn_mask": some(heads, 1, keys) > -0.4},
-        "column_mask": {"attn_mask": some(keys, queries).mT},
-        "bias": {"bias": some(heads, queries, keys), "attn_mask": some(keys) > 0},
-        "alibi": {"alibi_slopes": some(heads).abs() / 8, "query_offset": "end"},
-        "alibi_rows": {"alibi_slopes": some(batch, heads).abs() / 8, "is_causal": True, "query_offset": 30},
-        "softcap": {"softcap": 0.7, "bias": some(keys)},
-        "sinks": {"sinks": some(heads) * 3},
-        "sinks_alone": {"sinks": some(heads), "key_mask": torch.zeros(batch, keys, dtype=torch.bool)},
-        "key_mask": {"key_mask": some(batch, keys) > 0},
-        "lengths": {
-            "seqused_k": torch.arange(batch) * (keys // batch),
-            "query_offset": "end",
-            "window": (9, 0),
-        },
-    }
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -378,7 +294,8 @@ def test_composition_where_the_kernel_does_not_reach():
         got[0].sum().backward()
         assert q.grad.isfinite().all() and k.grad.isfinite().all(), name
     big = made((1, 2, 3, 600), (1, 2, 40, 600), (1, 2, 40, 600))
-    check(attention(*big, window=(5, 1), return_lse=True), *big, window=(5, 1))
+    for options in ({"window": (5, 1)}, {"attn_mask": torch.full((40,), torch.finfo(torch.float32).min)}):
+        check(attention(*big, return_lse=True, **options), *big, **options)
 
 
 def test_errors():
@@ -387,6 +304,10 @@ def test_errors():
     cases = [
         (r"window is \(1,\), expected \(left, right\)", {"window": (1,)}),
         (r"window is \(-2, 0\), expected", {"window": (-2, 0)}),
+        (r"window is 0, expected \(left, right\)", {"window": 0}),
+        (r"window is \(\), expected \(left, right\)", {"window": ()}),
+        (r"window is \(1.5, 0\), expected", {"window": (1.5, 0)}),
+        (r"window is '12', expected", {"window": "12"}),
         (r"query_offset is 'start', expected", {"query_offset": "start"}),
         (r"bias is bool", {"bias": torch.ones(9, dtype=torch.bool)}),
         (r"bias has shape \[2, 9\], expected it to broadcast to \[2, 4, 1, 9\]", {"bias": torch.ones(2, 9)}),

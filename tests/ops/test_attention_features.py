@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.ops.test_attention_decode import check, features, made, naive, wide
+from tests.ops.attention_reference import check, features, made, naive, wide
 
 from honed import _core, ops
 from honed.testing import allowed_error, cpu_level
@@ -89,6 +89,43 @@ def test_any_scale(level, scale, dtype):
     reference, _ = naive(q.double() * by, k.double(), v.double(), is_causal=True)
     own, _ = naive(q * by, k, v, is_causal=True)
     assert (got.double() - reference).abs().max().item() <= allowed_error(reference, own, dtype)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("queries", [1, 4, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_sinks_far_from_the_scores(level, queries, dtype):
+    """Above them no value has a weight, below them all have theirs; beside no key at all too."""
+    sinks = torch.tensor([80.0, 1e30, torch.inf, torch.nan, -80.0, -1e30, -torch.inf, 0.0], dtype=dtype)
+    q, k, v = made((1, 8, queries, 16), (1, 8, 150, 16), (1, 8, 150, 16), dtype=dtype)
+    keys = torch.stack([torch.ones(150), torch.zeros(150)]).bool()
+    q, k, v = (t.expand(2, -1, -1, -1) for t in (q, k, v))
+    with cpu_level(level):
+        out, lse = attention(q, k, v, sinks=sinks, key_mask=keys, return_lse=True)
+        assert torch.equal(out, attention(q, k, v, sinks=sinks, key_mask=keys)) or out.isnan().any()
+        plain, plain_lse = attention(q, k, v, return_lse=True)
+    torch.testing.assert_close(out[0, 4:7], plain[0, 4:7])
+    torch.testing.assert_close(lse[0, 4:7], plain_lse[0, 4:7])
+    assert out[0, :3].abs().max() < 1e-25
+    assert (out[1, torch.arange(8) != 3] == 0).all()
+    assert out[0, 3].isnan().all() and lse[:, 3].isnan().all()
+    above = sinks.to(lse.dtype)[:, None].expand(8, queries)
+    assert torch.equal(lse[0, :3], above[:3])
+    rest = torch.arange(8) != 3
+    assert torch.equal(lse[1, rest], above[rest])
+
+
+@pytest.mark.parametrize("queries", [1, 4, 40])
+def test_offsets_as_far_as_they_go(queries):
+    q, k, v = made((1, 2, queries, 16), (1, 2, 90, 16), (1, 2, 90, 16))
+    plain = attention(q, k, v)
+    for offset in (2**40, -(2**40)):
+        assert torch.equal(attention(q, k, v, query_offset=offset), plain)
+        for window, sees in [((-1, 0), offset > 0), ((0, -1), offset < 0)]:
+            got = attention(q, k, v, window=window, query_offset=offset)
+            assert torch.equal(got, plain if sees else torch.zeros_like(plain))
+        with pytest.raises(ValueError, match="expected at most 1099511627776 either way"):
+            attention(q, k, v, query_offset=2 * offset)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -180,6 +180,29 @@ HONED_INLINE vf exp2_of_negative(vf x) {
 #endif
 }
 
+// e^x for x <= 0
+HONED_INLINE vf weight_of(vf x) { return exp2_of_negative(x * set1(kLog2e)); }
+HONED_INLINE float weight_of(float x) {
+  float lanes[kLanes];
+  store(lanes, weight_of(set1(x)));
+  return lanes[0];
+}
+
+// One more key, of score sink and without a value, to weights relative to their largest score, whose
+// sum is total. Returns what the sum of weights times values is to be multiplied with. exp(x) is e^x
+// for x <= 0; top is finite where no key was seen.
+template <class X, class F>
+HONED_INLINE X add_sink(X sink, X* top, X* total, F&& exp) {
+  if (sink <= *top) {
+    *total += exp(sink - *top);
+    return 1;
+  }
+  X fade = exp(*top - sink);
+  *total = *total * fade + 1;
+  *top = sink;
+  return fade;
+}
+
 // attention_block_rows, inside the level.
 HONED_INLINE int64_t block_rows(const AttentionArgs& a) {
   int64_t size = a.head_dim > a.value_dim ? a.head_dim : a.value_dim;

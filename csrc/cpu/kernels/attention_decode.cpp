@@ -18,14 +18,6 @@ HONED_INLINE int64_t chunks_of(const AttentionArgs& a) {
   return larger(1, (a.kv_len + kDecodeKeys - 1) / kDecodeKeys);
 }
 
-// e^x for x <= 0
-HONED_INLINE vf weight_of(vf x) { return exp2_of_negative(x * set1(kLog2e)); }
-HONED_INLINE float weight_of(float x) {
-  float lanes[kLanes];
-  store(lanes, weight_of(set1(x)));
-  return lanes[0];
-}
-
 // Scores of the keys of a chunk, of query t of head h.
 class Row {
  public:
@@ -126,12 +118,7 @@ HONED_INLINE float* partial_of(const AttentionArgs& a, int64_t row, int64_t chun
 void finish_row(const AttentionArgs& a, const Span& s, int64_t h, int64_t t, float* result,
                 float top, float total) {
   float fade = 1.0f;
-  if (a.sinks) {
-    float most = a.sinks[h] > top ? a.sinks[h] : top;
-    fade = weight_of(top - most);
-    total = total * fade + weight_of(a.sinks[h] - most);
-    top = most;
-  }
+  if (a.sinks) fade = add_sink(a.sinks[h], &top, &total, [](float x) { return weight_of(x); });
   vf scale = set1(total == 0.0f ? 0.0f : fade / total);
   for_lanes(a.value_dim, [&](int64_t i, int) { store(result + i, load(result + i) * scale); });
   store_result(a, s, h, t, result);

@@ -10,7 +10,6 @@ struct Row : WideRow {
   void run() const {
     double score_of[kBlock], sum[kMaxHeadDim] = {};
     double top = kNone, total = 0;
-    if (a.wide.sinks) top = a.wide.sinks[h], total = 1;
     const double* q = static_cast<const double*>(a.q) + span.q_batch * a.q_stride[0] +
                       h * a.q_stride[1] + (span.q_first + t) * a.q_stride[2];
     int64_t g = h / (a.heads / a.kv_heads), end = end_key(a, span, t);
@@ -39,9 +38,14 @@ struct Row : WideRow {
       }
       s += count;
     }
+    double fade = 1;
+    if (a.wide.sinks) {
+      if (top == kNone) top = kLowestDouble;
+      fade = add_sink(a.wide.sinks[h], &top, &total, [](double x) { return __builtin_exp(x); });
+    }
     double* out = static_cast<double*>(a.out) + span.q_batch * a.out_stride[0] +
                   h * a.out_stride[1] + (span.q_first + t) * a.out_stride[2];
-    for (int64_t d = 0; d < a.value_dim; ++d) out[d] = total == 0 ? 0 : sum[d] / total;
+    for (int64_t d = 0; d < a.value_dim; ++d) out[d] = total == 0 ? 0 : sum[d] * fade / total;
     if (a.wide.lse)
       a.wide.lse[row_number(a, span, h, t)] = total == 0 ? kNone : top + __builtin_log(total);
   }

@@ -7,6 +7,7 @@ HONED_BEGIN_LEVEL
 namespace {
 
 constexpr double kNone = -__builtin_inf();
+constexpr double kLowestDouble = -1.7976931348623157e308;
 
 HONED_INLINE double dot(const double* a, const double* b, int64_t n) {
   vd sum{};

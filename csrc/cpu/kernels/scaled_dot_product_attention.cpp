@@ -179,25 +179,14 @@ class Block {
 
   // What the result of row r is to be multiplied by; writes its lse.
   float finish_sum(int r, int64_t h, int64_t t) const {
-    float top = max_[r] * unit_, sum = sum_[r], kept = 1.0f;
-    if (a_.sinks) {  // one more key: an infinite sum leaves the values no weight
-      float sink = a_.sinks[h];
-      if (sum == 0.0f) top = sink;
-      sum += exp_of(sink - top);
-      if (a_.lse && sum > 1e30f) top = sink, sum = 1.0f;
-    }
+    float sum = sum_[r], top = sum == 0.0f ? kLowest : max_[r] * unit_, kept = 1.0f;
+    if (a_.sinks) kept = add_sink(a_.sinks[h], &top, &sum, [](float x) { return weight_of(x); });
     if (a_.lse) {
       float log = sum == 0.0f ? kMinusInf : top + __builtin_logf(sum);
       a_.lse[row_number(a_, span_, h, t)] = log;
     }
-    if (a_.dropout != 0.0f) kept = kept_scale(a_.dropout);
+    if (a_.dropout != 0.0f) kept *= kept_scale(a_.dropout);
     return sum == 0.0f ? 0.0f : kept / sum;
-  }
-
-  static float exp_of(float x) {
-    alignas(64) float lane[kLanes];
-    store(lane, vexp(set1(x)));
-    return lane[0];
   }
 
   const AttentionArgs& a_;

@@ -1,5 +1,7 @@
 """What attention's options mean, with and without torch."""
 
+from operator import index
+
 from honed._lib import torch
 
 NAME = "scaled_dot_product_attention"
@@ -8,7 +10,8 @@ NAME = "scaled_dot_product_attention"
 def window_bounds(window, is_causal) -> tuple[int, int]:
     """How far left and right a query sees, -1 without bound."""
     try:
-        left, right = (-1 if width is None else int(width) for width in (window or (None, None)))
+        widths = (None, None) if window is None else window
+        left, right = (-1 if width is None else index(width) for width in widths)
         if left < -1 or right < -1:
             raise ValueError
     except (TypeError, ValueError):

@@ -143,9 +143,8 @@ def _one(q, k, v, attn_mask, bias, key_mask, slopes, dropout_p, scale, enable_gq
         return (scores @ v).to(dtype), scores.new_full(scores.shape[:-1], -torch.inf)
     nothing = (scores == -torch.inf).all(-1, keepdim=True)
     scores = scores.masked_fill(nothing, 0)
-    lse = scores.logsumexp(-1, keepdim=True)
-    weights = torch.exp(scores - lse)[..., :keys].masked_fill(nothing, 0)
-    lse = lse.masked_fill(nothing, -torch.inf)[..., 0]
+    lse = scores.logsumexp(-1).masked_fill(nothing[..., 0], -torch.inf)
+    weights = scores.softmax(-1)[..., :keys].masked_fill(nothing, 0)
     if dropout_p:
         kept = (
             torch.rand(weights.shape, generator=generator, device=q.device, dtype=torch.float32) >= dropout_p

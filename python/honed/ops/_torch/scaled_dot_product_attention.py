@@ -144,7 +144,7 @@ def _composed(
     weights, lse = run(each)
     kept = _kept(seed, batch * heads * queries, keys, dropout_p).view_as(weights)
     value = value.repeat_interleave(heads // value.shape[1], 1).to(query.dtype)
-    return weights * kept / (1 - dropout_p) @ value, lse
+    return weights * kept * (1 / (1 - dropout_p) if dropout_p < 1 else 0.0) @ value, lse
 
 
 def _kept(seed, rows, columns, p):
