@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-#include "bindings/tensor.h"
+#include "bindings/caster.h"
 #include "core/check.h"
 
 namespace honed::bindings {
