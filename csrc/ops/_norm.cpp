@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_wide_weight.h"
 
 namespace honed {
 
@@ -49,13 +50,14 @@ void add_columns(const void* from, int64_t rows, const TensorView& to) {
            cpu::grain_for(rows * kSumColumns / 8));
 }
 
-WideWeight::WideWeight(const TensorView* w)
-    : wide_(w && size_of(w->dtype) == 2 ? w->numel() * 4 : 0), data_(w ? w->data : nullptr) {
-  if (!w || size_of(w->dtype) != 2) return;
-  data_ = wide_.as<float>();
-  WidenArgs args{w->data, wide_.as<float>(), w->numel(), w->dtype};
-  cpu::run(cpu::kernels().widen, args, (args.count + kWidenItem - 1) / kWidenItem,
-           cpu::grain_for(kWidenItem / 8));
+void WideWeight::widen(const TensorView& w) {
+  WidenArgs args{w.data, wide_.emplace(w.numel() * 4).as<float>(), w.numel(), w.dtype};
+  data_ = args.to;
+  int64_t items = (args.count + kWidenItem - 1) / kWidenItem;
+  if (items <= 1)
+    cpu::kernels().widen(args, 0, items);
+  else
+    cpu::run(cpu::kernels().widen, args, items, cpu::grain_for(kWidenItem / 8));
 }
 
 void norm(void (*kernel)(const NormArgs&, int64_t, int64_t), const NormTensors& t, double eps,

@@ -54,17 +54,6 @@ struct WidenArgs {
 };
 inline constexpr int64_t kWidenItem = 16384;
 
-// A weight in the type of sums; nullptr of an absent one.
-class WideWeight {
- public:
-  explicit WideWeight(const TensorView* w);
-  const void* data() const { return data_; }
-
- private:
-  Scratch wide_;
-  const void* data_;
-};
-
 // x: (R,C), w and b: (C,) or absent, and for a backward g like x.
 void check_norm(const char* op, const TensorView& x, const TensorView* w, const TensorView* b,
                 const TensorView* g = nullptr);

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_wide_weight.h"
 
 namespace honed {
 
