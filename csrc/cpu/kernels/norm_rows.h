@@ -79,7 +79,8 @@ void norm_block_backward(const NormBackwardArgs& a, int64_t block) {
   const S* w = static_cast<const S*>(a.w);
   S* w_sums = a.w_sums ? static_cast<S*>(a.w_sums) + block * a.cols : nullptr;
   S* b_sums = a.b_sums ? static_cast<S*>(a.b_sums) + block * a.cols : nullptr;
-  for (S* sums : {w_sums, b_sums})
+  S* const both[] = {w_sums, b_sums};  // no initializer_list: its functions are shared by levels
+  for (S* sums : both)
     if (sums) for_lanes_of<T>(a.cols, [&](int64_t c, int n) { store(sums + c, set1(S(0)), n); });
   int64_t first = block * a.block_rows;
   int64_t last = first + a.block_rows < a.rows ? first + a.block_rows : a.rows;
