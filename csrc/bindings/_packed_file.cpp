@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "bindings/tensor.h"
+#include "bindings/caster.h"
 #include "core/check.h"
 #include "core/hash.h"
 #include "ops/quantize_weight.h"

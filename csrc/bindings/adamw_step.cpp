@@ -6,8 +6,8 @@
 #include <variant>
 #include <vector>
 
+#include "bindings/caster.h"
 #include "bindings/native.h"
-#include "bindings/tensor.h"
 #include "core/check.h"
 
 namespace honed::bindings {

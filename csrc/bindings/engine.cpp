@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bindings/activation.h"
-#include "bindings/tensor.h"
+#include "bindings/caster.h"
 #include "core/check.h"
 #include "engine/generate.h"
 

@@ -12,7 +12,6 @@
 // takes the tensors (as _core.answers() says) and no gradient is wanted, and None where not.
 #pragma once
 #include <array>
-#include <optional>
 #include <string>
 #include <tuple>
 
@@ -80,32 +79,10 @@ const Tensor* tensor_of(const FromPython<T>& argument) {
 class PythonResults : public Results {
  public:
   explicit PythonResults(const Tensor& like) : like_(like) {}
-  TensorView make(std::span<const int64_t> shape, DType dtype) override {
-    NewTensor made = empty(like_, shape, dtype);
-    made_.at(count_++) = std::move(made.object);
-    return made.view;
-  }
-  TensorView make_in_order(const TensorView& like, const int* order) override {
-    int64_t shape[kMaxDims];
-    py::tuple back{size_t(like.ndim)};
-    for (int i = 0; i < like.ndim; ++i) {
-      shape[i] = like.shape[order[i]];
-      back[size_t(order[i])] = i;
-    }
-    TensorView made = make({shape, size_t(like.ndim)}, like.dtype), view = like;
-    for (int i = 0; i < like.ndim; ++i) view.strides[order[i]] = made.strides[i];
-    view.data = made.data;
-    py::object& object = made_[count_ - 1];
-    object = object.attr(py::hasattr(object, "permute") ? "permute" : "transpose")(back);
-    return view;
-  }
-  void skip() override { made_.at(count_++) = py::none(); }
-  PyObject* give() {
-    if (count_ == 1) return made_[0].release().ptr();
-    py::tuple all(count_);
-    for (size_t i = 0; i < count_; ++i) all[i] = std::move(made_[i]);
-    return all.release().ptr();
-  }
+  TensorView make(std::span<const int64_t> shape, DType dtype) override;
+  TensorView make_in_order(const TensorView& like, const int* order) override;
+  void skip() override;
+  PyObject* give();
 
  private:
   const Tensor& like_;
@@ -144,7 +121,7 @@ struct Defined {
       int64_t elements = 0;
       auto take = [&](auto& argument, PyObject* object, size_t place) {
         if (!argument.take(object)) {
-          if (PyErr_Occurred()) throw py::error_already_set();
+          if (PyErr_Occurred()) throw_python_error();
           raise<TypeError>(name, ": argument ", place + 1, " is a ", Py_TYPE(object)->tp_name,
                            ", expected ", schema);
         }
@@ -158,8 +135,7 @@ struct Defined {
       PythonResults results(*first);
       {
         auto work = body(results, std::get<at>(given).get()...);
-        std::optional<py::gil_scoped_release> released;
-        if (elements > kWithLock) released.emplace();
+        Unlocked unlocked(elements > kWithLock);
         work();
       }
       return results.give();
@@ -185,7 +161,7 @@ void define(py::module_& m, const char* schema) {
       {D::name.c_str(), as_method(D::template call<false>), METH_FASTCALL, schema},
       {D::direct.c_str(), as_method(D::template call<true>), METH_FASTCALL, schema},
       {nullptr, nullptr, 0, nullptr}};
-  if (PyModule_AddFunctions(m.ptr(), methods)) throw py::error_already_set();
+  add_methods(m, methods);
 }
 
 }  // namespace honed::bindings

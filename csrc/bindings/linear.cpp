@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "bindings/activation.h"
+#include "bindings/caster.h"
 #include "bindings/product.h"
 #include "bindings/torch_library.h"
 #include "core/check.h"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "bindings/caster.h"
 #include "bindings/product.h"
 #include "bindings/torch_library.h"
 #include "core/check.h"

@@ -2,6 +2,8 @@
 // whether a tensor is still what it was. Asked before every op, so they are short.
 #include "bindings/native.h"
 
+#include <pybind11/pybind11.h>
+
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -257,6 +259,12 @@ void set_python_error() {
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
+}
+
+void throw_python_error() { throw py::error_already_set(); }
+
+void add_methods(py::module_& m, PyMethodDef* methods) {
+  if (PyModule_AddFunctions(m.ptr(), methods)) throw_python_error();
 }
 
 // One element type, f64 too, and no autocast, which would change the type.

@@ -1,7 +1,5 @@
 // The question that every op asks first: whether the kernels can have these tensors.
 #pragma once
-#include <pybind11/pybind11.h>
-
 #include "bindings/tensor.h"
 
 namespace honed::bindings {
@@ -29,8 +27,22 @@ class Question {
 // Whether this is a plain torch tensor whose elements are those in memory with the other sign.
 bool is_negated(PyObject* object);
 
-// The exception in flight, as Python's error.
-void set_python_error();
+// What pybind11.h has too, for files that do without it (bindings/tensor.h).
+void set_python_error();                 // from the exception in flight
+[[noreturn]] void throw_python_error();  // which Python has set
+void add_methods(pybind11::module_& m, PyMethodDef* methods);
+class Unlocked {  // without Python's lock, if so asked
+ public:
+  explicit Unlocked(bool asked = true) : state_(asked ? PyEval_SaveThread() : nullptr) {}
+  ~Unlocked() {
+    if (state_) PyEval_RestoreThread(state_);
+  }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 
 using FastMethod = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
 inline PyCFunction as_method(FastMethod function) {

@@ -4,8 +4,6 @@
 #include <utility>
 
 #include "bindings/native.h"
-#include "bindings/tensor.h"
-#include "core/check.h"
 
 namespace honed::bindings {
 
@@ -23,16 +21,10 @@ PyObject* at_once(PyObject* const* args, F&& make) {
   if (answer != kYes) Py_RETURN_NOTIMPLEMENTED;
   try {
     return make(tensors).release().ptr();
-  } catch (const ValueError& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const TypeError& error) {
-    PyErr_SetString(PyExc_TypeError, error.what());
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    set_python_error();
+    return nullptr;
   }
-  return nullptr;
 }
 
 }  // namespace honed::bindings

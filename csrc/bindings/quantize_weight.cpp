@@ -7,7 +7,7 @@
 #include <string>
 
 #include "bindings/_packed_file.h"
-#include "bindings/tensor.h"
+#include "bindings/caster.h"
 #include "core/check.h"
 
 namespace honed::bindings {

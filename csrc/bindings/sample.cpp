@@ -3,7 +3,7 @@
 
 #include <pybind11/stl.h>
 
-#include "bindings/tensor.h"
+#include "bindings/caster.h"
 #include "core/check.h"
 
 namespace honed::bindings {

@@ -95,7 +95,7 @@ PyObject* attention_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) 
     if (!fits(q, k, v, shared_heads)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
     AttentionInputs in;
     in.scale = args[5] == Py_None ? 1 / std::sqrt(double(q.size(3))) : PyFloat_AsDouble(args[5]);
-    if (in.scale == -1 && PyErr_Occurred()) throw py::error_already_set();
+    if (in.scale == -1 && PyErr_Occurred()) throw_python_error();
     bool by_time = q.size(2) > 1 && q.size(1) > 1;  // else both orders are the same
     int64_t dims[4] = {q.size(0), q.size(by_time ? 2 : 1), q.size(by_time ? 1 : 2), v.size(3)};
     NewTensor made = empty(t[0], dims, q.dtype);
@@ -107,10 +107,13 @@ PyObject* attention_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) 
     in.mask = args[3] == Py_None ? nullptr : &t[3].view();
     in.window_right = causal ? 0 : -1;
     {
-      py::gil_scoped_release released;
+      Unlocked unlocked;
       scaled_dot_product_attention(in);
     }
-    return by_time ? made.object.attr("transpose")(1, 2) : made.object;
+    if (!by_time) return made.object;
+    PyObject* turned = PyObject_CallMethod(made.object.ptr(), "transpose", "ii", 1, 2);
+    if (!turned) throw_python_error();
+    return py::reinterpret_steal<py::object>(turned);
   });
 }
 PyMethodDef methods[] = {
@@ -126,7 +129,7 @@ PyMethodDef methods[] = {
 void bind_attention_backward(py::module_& m);
 
 void bind_scaled_dot_product_attention(py::module_& m) {
-  PyModule_AddFunctions(m.ptr(), methods);
+  add_methods(m, methods);
   define<forward>(m,
                   "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, "
                   "Tensor? attn_mask, Tensor? bias, Tensor? key_mask, Tensor? alibi_slopes, "

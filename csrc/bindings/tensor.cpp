@@ -1,6 +1,8 @@
 // The three ways in, the two ways out.
 #include "bindings/tensor.h"
 
+#include <pybind11/pybind11.h>
+
 #include <cstring>
 #include <string>
 #include <utility>

@@ -1,7 +1,7 @@
 // Python tensors in and out: torch by the DLPack C exchange API (70 ns a borrowed view), NumPy by
 // the buffer protocol, anything else by __dlpack__.
 #pragma once
-#include <pybind11/pybind11.h>
+#include <pybind11/pytypes.h>
 
 #include <initializer_list>
 #include <optional>
@@ -9,6 +9,11 @@
 
 #include "bindings/dlpack.h"
 #include "core/tensor_view.h"
+
+// All of pybind11.h costs each file that includes it 5 s of compiling, used or not.
+PYBIND11_NAMESPACE_BEGIN(PYBIND11_NAMESPACE)
+class module_;
+PYBIND11_NAMESPACE_END(PYBIND11_NAMESPACE)
 
 namespace honed::bindings {
 
@@ -90,13 +95,3 @@ class Dense {
 };
 
 }  // namespace honed::bindings
-
-namespace pybind11::detail {
-
-template <>
-struct type_caster<honed::bindings::Tensor> {
-  PYBIND11_TYPE_CASTER(honed::bindings::Tensor, const_name("torch.Tensor"));
-  bool load(handle source, bool) { return value.borrow(source.ptr()); }
-};
-
-}  // namespace pybind11::detail

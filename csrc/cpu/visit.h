@@ -31,14 +31,5 @@ HONED_INLINE void visit_real(DType dtype, F&& body) {
     visit_float(dtype, body);
 }
 
-// Calls body(Tag of dtype, Tag of other): f64 stands beside f64 only.
-template <class F>
-HONED_INLINE void visit_two(DType dtype, DType other, F&& body) {
-  if (dtype == DType::f64)
-    body(Tag<double>{}, Tag<double>{});
-  else
-    visit_float(dtype, [&](auto t) { visit_float(other, [&](auto o) { body(t, o); }); });
-}
-
 }  // namespace
 HONED_END_LEVEL

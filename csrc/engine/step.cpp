@@ -61,13 +61,13 @@ void prepare(Crew& crew, const Description& d, const NormWeight* norm, const Pac
     if (norm) {
       const float* bias = norm->bias.empty() ? nullptr : norm->bias.data();
       if (d.norm == Norm::rms_norm)
-        table().rms_norm({x, norm->weight.data(), nullptr, h, m, w.k, x_stride, w.k, d.norm_eps,
-                          DType::f32, DType::f32},
-                         begin, end);
+        table().rms_norm(
+            {x, norm->weight.data(), nullptr, h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32},
+            begin, end);
       else
-        table().layer_norm({x, norm->weight.data(), bias, h, m, w.k, x_stride, w.k, d.norm_eps,
-                            DType::f32, DType::f32},
-                           begin, end);
+        table().layer_norm(
+            {x, norm->weight.data(), bias, h, m, w.k, x_stride, w.k, d.norm_eps, DType::f32}, begin,
+            end);
       from = h;
       stride = w.k;
     }
@@ -109,11 +109,11 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
       float *q = qkv + r * width, *k = q + d.q_size();
       if (!layer.q_norm.empty())
         table().rms_norm({q, layer.q_norm.data(), nullptr, q, d.num_heads, d.head_dim, d.head_dim,
-                          d.head_dim, d.norm_eps, DType::f32, DType::f32},
+                          d.head_dim, d.norm_eps, DType::f32},
                          0, d.num_heads);
       if (!layer.k_norm.empty())
         table().rms_norm({k, layer.k_norm.data(), nullptr, k, d.num_kv_heads, d.head_dim,
-                          d.head_dim, d.head_dim, d.norm_eps, DType::f32, DType::f32},
+                          d.head_dim, d.head_dim, d.norm_eps, DType::f32},
                          0, d.num_kv_heads);
     }
     if (d.position == Position::rope) {

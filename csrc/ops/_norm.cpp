@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_wide_weight.h"
 
 namespace honed {
 
@@ -49,30 +50,32 @@ void add_columns(const void* from, int64_t rows, const TensorView& to) {
            cpu::grain_for(rows * kSumColumns / 8));
 }
 
-NormArgs norm_args(const NormTensors& t, double eps) {
-  NormArgs args{t.x.data,
-                t.w ? t.w->data : nullptr,
-                t.b ? t.b->data : nullptr,
-                t.y.data,
-                t.x.size(0),
-                t.x.size(1),
-                t.x.stride(0),
-                t.y.stride(0),
-                eps,
-                t.x.dtype,
-                t.w   ? t.w->dtype
-                : t.b ? t.b->dtype
-                      : t.x.dtype};
+void WideWeight::widen(const TensorView& w) {
+  WidenArgs args{w.data, wide_.emplace(w.numel() * 4).as<float>(), w.numel(), w.dtype};
+  data_ = args.to;
+  int64_t items = (args.count + kWidenItem - 1) / kWidenItem;
+  if (items <= 1)
+    cpu::kernels().widen(args, 0, items);
+  else
+    cpu::run(cpu::kernels().widen, args, items, cpu::grain_for(kWidenItem / 8));
+}
+
+void norm(void (*kernel)(const NormArgs&, int64_t, int64_t), const NormTensors& t, double eps,
+          int64_t grain) {
+  WideWeight w(t.w), b(t.b);
+  NormArgs args{t.x.data,    w.data(),      b.data(),      t.y.data, t.x.size(0),
+                t.x.size(1), t.x.stride(0), t.y.stride(0), eps,      t.x.dtype};
   if (t.add) {
     args.add = t.add->data;
     args.sum = t.sum->data;
     args.add_stride = t.add->stride(0);
   }
-  return args;
+  cpu::run(kernel, args, args.rows, grain);
 }
 
 void norm_backward(void (*kernel)(const NormBackwardArgs&, int64_t, int64_t),
                    const NormGradients& t, double eps) {
+  WideWeight w(t.w);
   int64_t block = rows_of_block(t.x.size(0)), blocks = (t.x.size(0) + block - 1) / block;
   int64_t bytes = blocks * t.x.size(1) * (t.x.dtype == DType::f64 ? 8 : 4);
   Scratch sums(((t.dw != nullptr) + (t.db != nullptr)) * bytes);
@@ -80,7 +83,7 @@ void norm_backward(void (*kernel)(const NormBackwardArgs&, int64_t, int64_t),
   char* b_sums = w_sums + (t.dw ? bytes : 0);
   NormBackwardArgs args{t.g.data,
                         t.x.data,
-                        t.w ? t.w->data : nullptr,
+                        w.data(),
                         t.g_sum ? t.g_sum->data : nullptr,
                         t.dx ? t.dx->data : nullptr,
                         t.dw ? w_sums : nullptr,
@@ -93,8 +96,7 @@ void norm_backward(void (*kernel)(const NormBackwardArgs&, int64_t, int64_t),
                         t.g_sum ? t.g_sum->stride(0) : 0,
                         t.dx ? t.dx->stride(0) : 0,
                         eps,
-                        t.x.dtype,
-                        t.w ? t.w->dtype : t.x.dtype};
+                        t.x.dtype};
   cpu::run(kernel, args, blocks, cpu::grain_for(args.cols / 2 * block));
   if (t.dw) add_columns(w_sums, blocks, *t.dw);
   if (t.db) add_columns(b_sums, blocks, *t.db);

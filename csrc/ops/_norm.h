@@ -8,9 +8,10 @@ namespace honed {
 
 // y[r,c] = n[r,c] w[c] + b[c]      n: the row s = x[r,:], or x + add rounded to their type, normed
 //
-// Any element type with any row stride and unit stride along C; w and b: (C,) or absent, of a type
-// of their own, the same for both, beside a type narrower than f64; y, add and sum have x's type.
-// Sums are f32, f64 for f64. x and y may be the same memory. Parallel over rows.
+// Any element type with any row stride and unit stride along C; y, add and sum have x's type. Sums
+// are f32, f64 for f64; w and b: (C,) or absent, of the sums' type: the ops take them in any type
+// narrower than f64 beside such an x, the same for both, and widen them. x and y may be the same
+// memory. Parallel over rows.
 struct NormArgs {
   const void* x;
   const void* w;  // nullptr: ones
@@ -18,7 +19,7 @@ struct NormArgs {
   void* y;
   int64_t rows, cols, x_stride, y_stride;
   double eps;
-  DType dtype, w_dtype;
+  DType dtype;
   const void* add = nullptr;  // of add_* only
   void* sum = nullptr;        // s, with y's row stride
   int64_t add_stride = 0;
@@ -32,7 +33,7 @@ struct NormBackwardArgs {
   void *dx, *w_sums, *b_sums;  // nullptr: not wanted; sums: (blocks,C)
   int64_t rows, cols, block_rows, g_stride, x_stride, g_sum_stride, dx_stride;
   double eps;
-  DType dtype, w_dtype;
+  DType dtype;
 };
 
 // to[c] = sum_i from[i,c] in the order of i        from: (R,C) f32, f64 where to is f64
@@ -43,6 +44,15 @@ struct ColumnSumsArgs {
   DType dtype;  // of to
 };
 inline constexpr int64_t kSumColumns = 64;  // columns an item
+
+// to[c] = from[c]        from: f16 or bf16, to: f32; in items of kWidenItem
+struct WidenArgs {
+  const void* from;
+  float* to;
+  int64_t count;
+  DType dtype;  // of from
+};
+inline constexpr int64_t kWidenItem = 16384;
 
 // x: (R,C), w and b: (C,) or absent, and for a backward g like x.
 void check_norm(const char* op, const TensorView& x, const TensorView* w, const TensorView* b,
@@ -57,7 +67,9 @@ struct NormTensors {  // 2-D but w and b
   const TensorView* add = nullptr;
   const TensorView* sum = nullptr;
 };
-NormArgs norm_args(const NormTensors& t, double eps);
+// Runs the kernel of a forward; grain: rows a thread should get at least.
+void norm(void (*kernel)(const NormArgs&, int64_t, int64_t), const NormTensors& t, double eps,
+          int64_t grain);
 
 struct NormGradients {  // 2-D but w, dw and db; nullptr: not wanted, or zeros
   const TensorView *dx, *dw, *db;

@@ -10,8 +10,7 @@ void add_rms_norm(const NormTensors& t, double eps) {
   check_norm("add_rms_norm", t.x, t.w, t.b);
   HONED_CHECK_TYPE(t.add->dtype == t.x.dtype, "add_rms_norm: residual is ", name_of(t.add->dtype),
                    ", expected input's type, ", name_of(t.x.dtype));
-  NormArgs args = norm_args(t, eps);
-  cpu::run(cpu::kernels().add_rms_norm, args, args.rows, cpu::grain_for(args.cols / 2));
+  norm(cpu::kernels().add_rms_norm, t, eps, cpu::grain_for(t.x.size(1) / 2));
 }
 
 void add_rms_norm_backward(const NormGradients& t, double eps) {

@@ -43,9 +43,10 @@ void sort_ids(const Id* ids, int64_t count, int64_t rows, int64_t* first, int64_
 }  // namespace
 
 void embedding(const TensorView& out, const TensorView& ids, const TensorView& weight) {
-  for (const TensorView* t : {&weight, &out})
-    HONED_CHECK_TYPE(is_real(t->dtype), "embedding: weight is ", name_of(t->dtype),
-                     ", expected float64, float32, float16 or bfloat16");
+  HONED_CHECK_TYPE(is_real(weight.dtype), "embedding: weight is ", name_of(weight.dtype),
+                   ", expected float64, float32, float16 or bfloat16");
+  HONED_CHECK_TYPE(out.dtype == weight.dtype, "embedding: out is ", name_of(out.dtype),
+                   ", expected weight's type, ", name_of(weight.dtype));
   check_ids("embedding", ids, weight.size(0));
   EmbeddingArgs args{ids.data,       ids.dtype,        weight.data,   out.data,     ids.numel(),
                      weight.size(1), weight.stride(0), out.stride(0), weight.dtype, out.dtype};

@@ -2,8 +2,8 @@
 // dw[v,:] = sum over n with ids[n] = v of g[n,:], in the order of n; 0 for v = padding, divided by
 // how many these are where gradients are scaled by frequency      g: dout, (N,C)
 //
-// weight and out are f64 both, or f32, f16 or bf16, each of its own type, with any row stride and
-// unit stride along C; dw is contiguous and has g's type, sums are f32, f64 for f64. The kernels
+// weight is f64, f32, f16 or bf16, out of its type or f32 beside f16 and bf16, both with any row stride
+// and unit stride along C; dw is contiguous and has g's type, sums are f32, f64 for f64. The kernels
 // trust the ids; all of them have been looked at. Parallel over ids; backward over the rows that
 // were named, by blocks of kEmbeddingColumns columns, so that one row named by all is shared.
 #pragma once

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_wide_weight.h"
 
 namespace honed {
 
@@ -37,25 +38,16 @@ int64_t size_of_channel(const TensorView& x) {
 void group_norm(const TensorView& y, const TensorView& x, const TensorView* w, const TensorView* b,
                 int64_t groups, double eps) {
   check("group_norm", x, w, b, groups);
-  GroupNormArgs args{x.data,
-                     w ? w->data : nullptr,
-                     b ? b->data : nullptr,
-                     y.data,
-                     x.size(0),
-                     x.size(1),
-                     groups,
-                     size_of_channel(x),
-                     eps,
-                     x.dtype,
-                     w   ? w->dtype
-                     : b ? b->dtype
-                         : x.dtype};
+  WideWeight wide_w(w), wide_b(b);
+  GroupNormArgs args{x.data,    wide_w.data(), wide_b.data(),      y.data, x.size(0),
+                     x.size(1), groups,        size_of_channel(x), eps,    x.dtype};
   cpu::run(cpu::kernels().group_norm, args, args.batch * groups,
            cpu::grain_for(args.channels / groups * args.size / 3));
 }
 
 void group_norm_backward(const NormGradients& t, int64_t groups, double eps) {
   check("group_norm_backward", t.x, t.w, nullptr, groups, &t.g);
+  WideWeight w(t.w);
   int64_t batch = t.x.size(0), channels = t.x.size(1);
   int64_t bytes = batch * channels * (t.x.dtype == DType::f64 ? 8 : 4);
   Scratch sums(((t.dw != nullptr) + (t.db != nullptr)) * bytes);
@@ -63,7 +55,7 @@ void group_norm_backward(const NormGradients& t, int64_t groups, double eps) {
   char* b_sums = w_sums + (t.dw ? bytes : 0);
   GroupNormBackwardArgs args{t.g.data,
                              t.x.data,
-                             t.w ? t.w->data : nullptr,
+                             w.data(),
                              t.dx ? t.dx->data : nullptr,
                              t.dw ? w_sums : nullptr,
                              t.db ? b_sums : nullptr,
@@ -72,8 +64,7 @@ void group_norm_backward(const NormGradients& t, int64_t groups, double eps) {
                              groups,
                              size_of_channel(t.x),
                              eps,
-                             t.x.dtype,
-                             t.w ? t.w->dtype : t.x.dtype};
+                             t.x.dtype};
   cpu::run(cpu::kernels().group_norm_backward, args, batch * groups,
            cpu::grain_for(channels / groups * args.size / 2));
   if (t.dw) add_columns(w_sums, batch, *t.dw);

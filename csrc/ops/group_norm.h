@@ -10,11 +10,11 @@
 namespace honed {
 
 struct GroupNormArgs {
-  const void *x, *w, *b;  // w nullptr: ones, b nullptr: zeros
+  const void *x, *w, *b;  // w nullptr: ones, b nullptr: zeros; of the sums' type
   void* y;
   int64_t batch, channels, groups, size;  // B, C, groups, S
   double eps;
-  DType dtype, w_dtype;
+  DType dtype;
 };
 
 struct GroupNormBackwardArgs {
@@ -22,7 +22,7 @@ struct GroupNormBackwardArgs {
   void *dx, *w_sums, *b_sums;  // nullptr: not wanted; sums: (B,C)
   int64_t batch, channels, groups, size;
   double eps;
-  DType dtype, w_dtype;
+  DType dtype;
 };
 
 // x, y, g and dx: contiguous, (B,C,...).

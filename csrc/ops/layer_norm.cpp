@@ -8,8 +8,7 @@ namespace honed {
 void layer_norm(const TensorView& y, const TensorView& x, const TensorView* w, const TensorView* b,
                 double eps) {
   check_norm("layer_norm", x, w, b);
-  NormArgs args = norm_args({y, x, w, b}, eps);
-  cpu::run(cpu::kernels().layer_norm, args, args.rows, cpu::grain_for(args.cols / 3));
+  norm(cpu::kernels().layer_norm, {y, x, w, b}, eps, cpu::grain_for(x.size(1) / 3));
 }
 
 void layer_norm_backward(const NormGradients& t, double eps) {

@@ -7,8 +7,7 @@ namespace honed {
 
 void rms_norm(const TensorView& y, const TensorView& x, const TensorView* w, double eps) {
   check_norm("rms_norm", x, w, nullptr);
-  NormArgs args = norm_args({y, x, w, nullptr}, eps);
-  cpu::run(cpu::kernels().rms_norm, args, args.rows, cpu::grain_for(args.cols / 4));
+  norm(cpu::kernels().rms_norm, {y, x, w, nullptr}, eps, cpu::grain_for(x.size(1) / 4));
 }
 
 void rms_norm_backward(const TensorView* dx, const TensorView* dw, const TensorView& g,

@@ -139,8 +139,8 @@ HONED_INLINE FloatRows float_rows(const AttentionArgs& a, const Span& span, int6
 }
 
 // Of query t of head h: to[d] = q[d] * scale, zeros up to a whole vector.
-HONED_INLINE void load_query(const AttentionArgs& a, const Span& s, int64_t h, int64_t t, vf scale,
-                             float* to) {
+[[maybe_unused, gnu::noinline]] void load_query(const AttentionArgs& a, const Span& s, int64_t h,
+                                                int64_t t, vf scale, float* to) {
   int64_t at = s.q_batch * a.q_stride[0] + h * a.q_stride[1] + (s.q_first + t) * a.q_stride[2];
   visit_float(a.dtype, [&](auto tag) {
     const auto* q = static_cast<const typename decltype(tag)::type*>(a.q) + at;

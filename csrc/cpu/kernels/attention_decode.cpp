@@ -26,7 +26,7 @@ class Row {
       : a(args), s(span), c(chunk), h_(h), t_(t), score_(score) {}
 
   // Products to the scores that the softmax takes.
-  void finish() const {
+  [[gnu::noinline]] void finish() const {
     if (a.softcap != 0.0f)
       each([&](vf x, int64_t) { return set1(a.softcap) * vtanh(x * set1(1.0f / a.softcap)); });
     if (a.alibi) {
@@ -45,7 +45,7 @@ class Row {
   }
 
   // Scores to weights relative to their largest; returns it and their sum.
-  HONED_INLINE void weigh(float* top, float* total) const {
+  [[gnu::noinline]] void weigh(float* top, float* total) const {
     vf most = set1(kLowest);
     for_lanes(c.keys, [&](int64_t i, int n) {
       most = vmax(keep_first(load(score_ + i, n), n, set1(kLowest)), most);
@@ -115,8 +115,8 @@ HONED_INLINE float* partial_of(const AttentionArgs& a, int64_t row, int64_t chun
 
 // What a row has when all of its keys were passed over: the sum of their weights times values, their
 // largest score and the sum of their weights.
-void finish_row(const AttentionArgs& a, const Span& s, int64_t h, int64_t t, float* result,
-                float top, float total) {
+[[gnu::noinline]] void finish_row(const AttentionArgs& a, const Span& s, int64_t h, int64_t t,
+                                  float* result, float top, float total) {
   float fade = 1.0f;
   if (a.sinks) fade = add_sink(a.sinks[h], &top, &total, [](float x) { return weight_of(x); });
   vf scale = set1(total == 0.0f ? 0.0f : fade / total);

@@ -1,4 +1,4 @@
-// Sums of columns in the order of rows.
+// Sums of columns in the order of rows, and weights widened to the type of sums.
 #include "cpu/simd/vec_f64.h"
 #include "cpu/visit.h"
 #include "ops/_norm.h"
@@ -17,6 +17,16 @@ void column_sums(const ColumnSumsArgs& a, int64_t begin, int64_t end) {
       for (int64_t r = 0; r < a.rows; ++r) sum = sum + load(from + r * a.cols + first + i, n);
       store(to + first + i, sum, n);
     });
+  });
+}
+
+void widen(const WidenArgs& a, int64_t begin, int64_t end) {
+  int64_t first = begin * kWidenItem,
+          last = end * kWidenItem < a.count ? end * kWidenItem : a.count;
+  visit_float(a.dtype, [&](auto t) {
+    const auto* from = static_cast<const typename decltype(t)::type*>(a.from);
+    for_lanes(last - first,
+              [&](int64_t i, int n) { store(a.to + first + i, load(from + first + i, n), n); });
   });
 }
 

@@ -8,17 +8,9 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
-template <class W, class Y, class Id>
-void rows(const EmbeddingArgs& a, const Id* ids, int64_t begin, int64_t end) {
-  for (int64_t n = begin; n < end; ++n) {
-    const W* w = static_cast<const W*>(a.weight) + int64_t(ids[n]) * a.weight_stride;
-    Y* y = static_cast<Y*>(a.out) + n * a.out_stride;
-    if (a.dtype == a.out_dtype)
-      __builtin_memcpy(y, w, size_t(a.cols) * sizeof(W));
-    else
-      for_lanes_of<W>(a.cols,
-                      [&](int64_t i, int lanes) { store(y + i, load(w + i, lanes), lanes); });
-  }
+HONED_INLINE int64_t id_of(const EmbeddingArgs& a, int64_t n) {
+  return a.ids_dtype == DType::i64 ? static_cast<const int64_t*>(a.ids)[n]
+                                   : static_cast<const int32_t*>(a.ids)[n];
 }
 
 // `vectors` of them side by side; the last of `lanes` lanes, the others whole
@@ -40,13 +32,17 @@ HONED_INLINE void sums(const EmbeddingBackwardArgs& a, int64_t v, int64_t column
 }  // namespace
 
 void embedding(const EmbeddingArgs& a, int64_t begin, int64_t end) {
-  visit_two(a.dtype, a.out_dtype, [&](auto w, auto y) {
-    using W = typename decltype(w)::type;
-    using Y = typename decltype(y)::type;
-    if (a.ids_dtype == DType::i64)
-      rows<W, Y>(a, static_cast<const int64_t*>(a.ids), begin, end);
-    else
-      rows<W, Y>(a, static_cast<const int32_t*>(a.ids), begin, end);
+  visit_real(a.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    for (int64_t n = begin; n < end; ++n) {
+      const T* w = static_cast<const T*>(a.weight) + id_of(a, n) * a.weight_stride;
+      if (a.dtype == a.out_dtype) {
+        __builtin_memcpy(static_cast<T*>(a.out) + n * a.out_stride, w, size_t(a.cols) * sizeof(T));
+      } else if constexpr (sizeof(T) == 2) {
+        float* y = static_cast<float*>(a.out) + n * a.out_stride;
+        for_lanes(a.cols, [&](int64_t i, int lanes) { store(y + i, load(w + i, lanes), lanes); });
+      }
+    }
   });
 }
 

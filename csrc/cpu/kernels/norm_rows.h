@@ -28,10 +28,10 @@ HONED_INLINE Scaling<T> scaling(int64_t cols, double eps, F&& f) {
   return {mean, Sum<T>(1) / square_root(squares / Sum<T>(cols) + Sum<T>(eps))};
 }
 
-template <class T, class W, bool centered, bool adds>
+template <class T, bool centered, bool adds>
 void norm_rows(const NormArgs& a, int64_t begin, int64_t end) {
-  const W* w = static_cast<const W*>(a.w);
-  const W* b = static_cast<const W*>(a.b);
+  const auto* w = static_cast<const Sum<T>*>(a.w);
+  const auto* b = static_cast<const Sum<T>*>(a.b);
   for (int64_t r = begin; r < end; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
     T* y = static_cast<T*>(a.y) + r * a.y_stride;
@@ -67,22 +67,20 @@ void norm_rows(const NormArgs& a, int64_t begin, int64_t end) {
 
 template <bool centered, bool adds>
 HONED_INLINE void norm(const NormArgs& a, int64_t begin, int64_t end) {
-  visit_two(a.dtype, a.w_dtype, [&](auto t, auto w) {
-    norm_rows<typename decltype(t)::type, typename decltype(w)::type, centered, adds>(a, begin,
-                                                                                      end);
-  });
+  visit_real(a.dtype,
+             [&](auto t) { norm_rows<typename decltype(t)::type, centered, adds>(a, begin, end); });
 }
 
 // One block of rows: their dx, and sums over them for dw and db.
-template <class T, class W, bool centered>
+template <class T, bool centered>
 void norm_block_backward(const NormBackwardArgs& a, int64_t block) {
   using V = Vec<T>;
   using S = Sum<T>;
-  const W* w = static_cast<const W*>(a.w);
+  const S* w = static_cast<const S*>(a.w);
   S* w_sums = a.w_sums ? static_cast<S*>(a.w_sums) + block * a.cols : nullptr;
   S* b_sums = a.b_sums ? static_cast<S*>(a.b_sums) + block * a.cols : nullptr;
-  S* const wanted[] = {w_sums, b_sums};  // no initializer_list, which levels would share
-  for (S* sums : wanted)
+  S* const both[] = {w_sums, b_sums};  // no initializer_list: its functions are shared by levels
+  for (S* sums : both)
     if (sums) for_lanes_of<T>(a.cols, [&](int64_t c, int n) { store(sums + c, set1(S(0)), n); });
   int64_t first = block * a.block_rows;
   int64_t last = first + a.block_rows < a.rows ? first + a.block_rows : a.rows;
@@ -116,10 +114,9 @@ void norm_block_backward(const NormBackwardArgs& a, int64_t block) {
 
 template <bool centered>
 HONED_INLINE void norm_backward(const NormBackwardArgs& a, int64_t begin, int64_t end) {
-  visit_two(a.dtype, a.w_dtype, [&](auto t, auto w) {
+  visit_real(a.dtype, [&](auto t) {
     for (int64_t block = begin; block < end; ++block)
-      norm_block_backward<typename decltype(t)::type, typename decltype(w)::type, centered>(a,
-                                                                                            block);
+      norm_block_backward<typename decltype(t)::type, centered>(a, block);
   });
 }
 

@@ -27,13 +27,17 @@ HONED_INLINE vf from_bf16(__m256i v) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
 }
 HONED_INLINE __m256i to_f16(vf v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
+// bits + 0x8000 less one where bit 16 is 0; of a NaN the quiet one, whose token is 0 or 1 (response 2);
+// then the upper half of every lane.
 HONED_INLINE __m256i to_bf16(vf v) {
   __m512i bits = _mm512_castps_si512(v);
-  __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-  rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+  __m512i less = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1),
+                                           _mm512_set1_epi32(-0x8000), 0xae);  // ~a & b | c
+  vf rounded = _mm512_castsi512_ps(_mm512_sub_epi32(bits, less));
+  rounded = _mm512_fixupimm_ps(rounded, v, _mm512_set1_epi32(0x22), 0);
+  const __m512i upper = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+                                         31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, _mm512_castps_si512(rounded)));
 }
 HONED_INLINE vf load(const f16* p) { return from_f16(load_bits(p)); }
 HONED_INLINE vf load_first(const f16* p, int n) { return from_f16(load_bits(p, n)); }
