@@ -214,7 +214,7 @@ def masks(dtype: str) -> Iterator[Callable[[], Case]]:
             {"alibi_slopes": slopes},
             {"attn_mask": (-slopes[:, None, None] * distance).to(DTYPES[dtype])},
         ),
-        "softcap": ({"softcap": 30.0}, None),
+        "softcap": ({"softcap": 30.0}, None),  # torch: composed
         "window 256": ({"window": (255, 0)}, {"attn_mask": (distance < 256).tril()}),
     }
     for name, (mine, torchs) in options.items():
@@ -225,9 +225,13 @@ def masks(dtype: str) -> Iterator[Callable[[], Case]]:
             results = {"honed": calls["honed"]}
             if torchs is None:
 
-                def reference():
-                    x, y, z = _wide(q, k, v)
+                def capped(x, y, z):
                     return (30 * torch.tanh(x @ y.mT * d**-0.5 / 30)).softmax(-1) @ z
+
+                calls["torch"] = results["torch"] = lambda: capped(q, k, v)
+
+                def reference():
+                    return capped(*_wide(q, k, v))
             else:
                 calls["torch"] = results["torch"] = lambda: F.scaled_dot_product_attention(q, k, v, **torchs)
 

@@ -63,7 +63,7 @@ def agree(plain, fast, *args, gradients=False, **kwargs):
         for n, x in kwargs.items()
     }
     exact = evaluated(copy.deepcopy(plain).double(), wide, wide_kwargs, gradients)
-    judged, narrow = own, 1.0
+    judged, narrow = own, 1.5  # a module is several ops, and their roundings add up
     if dtype == torch.float64:  # where torch is the reference itself, its float32 error says what is usual
         judged = evaluated(copy.deepcopy(plain).float(), args, kwargs, gradients)
         # Twice that: the reference errs as much.

@@ -8,7 +8,7 @@ import honed.ops
 from honed.testing import load_specs
 
 # Bindings of what is no op: the module, the tensors, torch's registry, the engine.
-NOT_OPS_BINDINGS = {"module", "native", "tensor", "torch_library"}
+NOT_OPS_BINDINGS = {"function", "module", "native", "tensor", "torch_library"}
 
 
 def registered(root):
