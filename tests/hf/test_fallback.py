@@ -6,6 +6,7 @@ from tests.hf.conftest import SIZES, close, make, pair, prompt
 from transformers import DynamicCache, LlamaConfig, LlamaForSequenceClassification, OPTConfig, OPTForCausalLM
 
 import honed
+from honed.generation.decoding import CACHE
 
 
 def _embeds(model):
@@ -16,7 +17,7 @@ CALLS = {
     "output_hidden_states": lambda model: {"input_ids": prompt(), "output_hidden_states": True},
     "output_attentions": lambda model: {"input_ids": prompt(), "output_attentions": True},
     "no input_ids": _embeds,
-    "past_key_values is a DynamicCache": lambda model: {
+    f"{CACHE} is a DynamicCache": lambda model: {
         "input_ids": prompt(),
         "past_key_values": DynamicCache(),
     },

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from transformers.generation import logits_process, stopping_criteria
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from honed._lib import torch
 
@@ -16,7 +17,9 @@ _WARPERS = (
     (logits_process.TopPLogitsWarper, "top_p"),
     (logits_process.MinPLogitsWarper, "min_p"),
 )
-_MODEL_ARGUMENTS = frozenset(("attention_mask", "position_ids", "past_key_values", "use_cache"))
+# The cache among the arguments and results of a model: transformers 5.24 renamed it.
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+_MODEL_ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache"))
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def _other_reason(config, synced, model_kwargs) -> str | None:
         known = name in _MODEL_ARGUMENTS or (name == "logits_to_keep" and value == 1)
         if not known and value is not None and value is not False:
             return f"argument {name}"
-    cache = model_kwargs.get("past_key_values")
+    cache = model_kwargs.get(CACHE)
     if (
         cache is None
         or not hasattr(cache, "open")

@@ -9,13 +9,13 @@ import warnings
 import torch
 from transformers import modeling_outputs
 
-from honed.generation.decoding import plan_decoding
+from honed.generation.decoding import CACHE, plan_decoding
 from honed.hf.cache import HonedCache
 
 _classes: dict[type, type] = {}
 
 # Arguments of forward that the engine serves, and those that only the loss function reads.
-_INPUTS = {"input_ids", "attention_mask", "position_ids", "cache_position", "past_key_values", "labels"}
+_INPUTS = {"input_ids", "attention_mask", "position_ids", "cache_position", CACHE, "labels"}
 _SERVED = _INPUTS | {"use_cache", "logits_to_keep", "return_dict"}
 _LOSS = frozenset(("num_items_in_batch", "shift_labels", "ignore_index"))
 
@@ -64,7 +64,7 @@ class HonedModel:
         handle = self._honed
         length = generation_config.max_length
         ours = (
-            model_kwargs.get("past_key_values") is None
+            model_kwargs.get(CACHE) is None
             and generation_config.use_cache is not False
             and generation_config.cache_implementation in (None, "dynamic")
             and why_torch(self, {}) is None
@@ -73,7 +73,7 @@ class HonedModel:
         )
         if not ours:
             return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        model_kwargs["past_key_values"] = handle.new_cache(self, min(length, handle.binding.limit))
+        model_kwargs[CACHE] = handle.new_cache(self, min(length, handle.binding.limit))
         return None
 
     def _sample(
@@ -122,7 +122,7 @@ def why_torch(model, given: dict) -> str | None:
         return "gradients are on (call under torch.no_grad() or torch.inference_mode())"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    past = given.get("past_key_values")
+    past = given.get(CACHE)
     ids = given.get("input_ids")
     step = (
         isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
@@ -185,11 +185,11 @@ def _odd_argument(model, given) -> str | None:
         return "input_ids is not a two-dimensional tensor of whole numbers"
     if ids.device.type != "cpu" or 0 in ids.shape:
         return f"input_ids has shape {list(ids.shape)} on {ids.device}"
-    past = given.get("past_key_values")
+    past = given.get(CACHE)
     if past is not None and not isinstance(past, HonedCache):
-        return f"past_key_values is a {type(past).__name__}"
+        return f"{CACHE} is a {type(past).__name__}"
     if past is not None and past.held_by_torch:
-        return "past_key_values was filled by torch"
+        return f"{CACHE} was filled by torch"
     keep = given.get("logits_to_keep", 0)
     if type(keep) is not int:
         return "logits_to_keep is a tensor"
@@ -246,6 +246,8 @@ def _use_cache(model, given) -> bool:
 
 def _forward(model, original, names, args, kwargs):
     given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if CACHE not in given and "past_key_values" in given:  # the old name is taken for a while
+        given[CACHE] = given.pop("past_key_values")
     handle = model._honed
     reason = why_torch(model, given) if given.get("input_ids") is not None else "no input_ids"
     if reason is not None:
@@ -253,7 +255,7 @@ def _forward(model, original, names, args, kwargs):
         return original(model, *args, **kwargs)
     handle.calls += 1
     ids = given["input_ids"]
-    cache = given.get("past_key_values")
+    cache = given.get(CACHE)
     kept = cache is not None or _use_cache(model, given)
     if cache is None:
         cache = handle.new_cache(model)
@@ -274,7 +276,7 @@ def _forward(model, original, names, args, kwargs):
         extra = {name: value for name, value in given.items() if name in _LOSS and value is not None}
         loss = model.loss_function(logits, given["labels"], vocab_size=model.config.vocab_size, **extra)
     output = getattr(modeling_outputs, handle.binding.family.output)(
-        loss=loss, logits=logits, past_key_values=cache if kept else None
+        loss=loss, logits=logits, **{CACHE: cache if kept else None}
     )
     as_dict = given.get("return_dict")
     if as_dict is None:
@@ -317,7 +319,7 @@ def _decode(model, input_ids, plan, streamer, model_kwargs):
             streamer.put(torch.tensor(tokens))
         return False
 
-    cache = model_kwargs["past_key_values"]
+    cache = model_kwargs[CACHE]
     out = handle.engine.generate(
         cache.open(handle, rows, length + room),
         input_ids.to(torch.int64).contiguous(),
