@@ -40,14 +40,19 @@ if torch is not None:
                 return how
         given = [t for t in tensors if t is not None]
         wide = given[0].dtype == torch.float64
-        for t in given:
-            if (
-                not (t.dtype == torch.float64 if wide else t.dtype in _real)
-                or t.device.type != "cpu"
-                or t.is_sparse
-                or not (type(t) in (torch.Tensor, torch.nn.Parameter) or torch.compiler.is_exporting())
-            ):
-                return 0
+        return traced_answer(given, lambda dtype: dtype == torch.float64 if wide else dtype in _real)
+
+    def traced_answer(given, fits) -> int:
+        """That of :func:`answer` while tracing, where ``fits`` says which element types a kernel takes."""
+        plain = (torch.Tensor, torch.nn.Parameter)
+        if any(
+            not fits(t.dtype)
+            or t.device.type != "cpu"
+            or t.is_sparse
+            or not (type(t) in plain or torch.compiler.is_exporting())
+            for t in given
+        ):
+            return 0
         return 2 if torch.is_grad_enabled() and any(t.requires_grad for t in given) else 1
 
     def function(name: str):

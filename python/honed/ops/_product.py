@@ -6,15 +6,10 @@ import torch
 
 import honed.ops as ops
 from honed._lib import _core
-from honed.ops._dispatch import multiplies
+from honed.ops._dispatch import multiplies, traced_answer, tracing
 from honed.ops._library import ACTIVATIONS
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-# True while torch.compile or torch.export reads the program.
-tracing = torch.compiler.is_compiling
 
 
 def answer(*tensors) -> int:
@@ -22,16 +17,8 @@ def answer(*tensors) -> int:
     if not tracing():
         return multiplies(*tensors)
     given = [t for t in tensors if t is not None]
-    first = given[0]
-    if first.dtype not in _DTYPES or any(
-        t.dtype != first.dtype
-        or t.device.type != "cpu"
-        or t.is_sparse
-        or not (type(t) in _PLAIN or torch.compiler.is_exporting())
-        for t in given
-    ):
-        return 0
-    return 2 if torch.is_grad_enabled() and any(t.requires_grad for t in given) else 1
+    first = given[0].dtype
+    return traced_answer(given, lambda dtype: dtype == first and dtype in _DTYPES)
 
 
 def autocast_dtype():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from honed.ops._attention import NAME, offset_and_end, window_bounds
+from honed.ops._dispatch import traced_answer
 from honed.ops._library import result_of
 
 
@@ -25,14 +26,7 @@ def _(query, key, value, *more):
 
 def reads_traced(*tensors) -> int:
     """As ``_core.reads``, while tracing."""
-    given = [t for t in tensors if t is not None]
-    plain = (torch.Tensor, torch.nn.Parameter)
-    if any(
-        t.device.type != "cpu" or t.is_sparse or not (type(t) in plain or torch.compiler.is_exporting())
-        for t in given
-    ):
-        return 0
-    return 2 if torch.is_grad_enabled() and any(t.requires_grad for t in given) else 1
+    return traced_answer([t for t in tensors if t is not None], lambda dtype: True)
 
 
 def attention(

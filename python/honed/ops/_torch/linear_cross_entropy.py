@@ -5,7 +5,7 @@ import torch
 from honed.ops._dispatch import function, tracing
 from honed.ops._library import result_of
 from honed.ops._torch import cross_entropy
-from honed.ops._torch._gradient import again, needs_torch
+from honed.ops._torch._gradient import again, empty_if, needs_torch
 
 _run = function("linear_cross_entropy")
 
@@ -17,10 +17,7 @@ def _(input, linear_weight, target, linear_bias, weight, grad, ignore_index, red
     like = zip((input, linear_weight, linear_bias), needs, strict=True)
     return (
         input.new_empty(target.shape if reduction == 0 else (), dtype=dtype),
-        *(
-            t.new_empty(t.shape) if need and t is not None else input.new_empty(0, dtype=torch.float32)
-            for t, need in like
-        ),
+        *(empty_if(need, t, input) for t, need in like),
     )
 
 

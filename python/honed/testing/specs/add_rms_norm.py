@@ -1,50 +1,8 @@
-"""add_rms_norm over odd widths, one row, many rows, no rows, two dimensions."""
+"""add_rms_norm on the cases of add_layer_norm."""
 
 import torch
 
 from honed import ops
-from honed.testing.spec import REAL, Case, OpSpec
+from honed.testing.specs.add_layer_norm import spec
 
-_SHAPES = [(1, 2), (3, 7), (5, 16), (2, 3, 33), (1, 576), (40, 65), (0, 8)]
-_BOTH = ("weight",)
-
-
-def _inputs(params, generator):
-    shape, dims = params["shape"], params.get("dims", 1)
-
-    def values(shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    made = {"input": values(shape) * 3, "residual": values(shape)}
-    for name in ("weight",):
-        made[name] = values(shape[-dims:]) if name in params["with"] else None
-    return made
-
-
-def _call(function):
-    return lambda x, params: function(
-        x["input"], x["residual"], params["shape"][-params.get("dims", 1) :], x["weight"], 1e-5
-    )
-
-
-def _torch(input, residual, shape, weight, eps):
-    s = input + residual
-    return torch.nn.functional.rms_norm(s, shape, weight, eps), s
-
-
-SPEC = OpSpec(
-    name="add_rms_norm",
-    cases=(
-        *(Case("x".join(map(str, s)), {"shape": s, "with": _BOTH}) for s in _SHAPES),
-        Case("plain", {"shape": (3, 50), "with": ()}),
-        Case("two_dims", {"shape": (4, 3, 25), "with": _BOTH, "dims": 2}),
-        Case("1x576", {"shape": (1, 576), "with": _BOTH}, bench=True),
-        Case("512x768", {"shape": (512, 768), "with": _BOTH}, bench=True),
-    ),
-    inputs=_inputs,
-    honed=_call(ops.add_rms_norm),
-    torch=_call(_torch),
-    dtypes=REAL,
-    gradients=("input", "residual", "weight"),
-    bytes=lambda params, size: 4 * size * torch.Size(params["shape"]).numel(),
-)
+SPEC = spec("add_rms_norm", ops.add_rms_norm, torch.nn.functional.rms_norm, "weight")

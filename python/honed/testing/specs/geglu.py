@@ -1,46 +1,27 @@
-"""geglu of two tensors and of the halves of one."""
+"""geglu on the cases of swiglu, and by tanh."""
 
-import torch
+import dataclasses
 
 from honed import ops
-from honed.testing.spec import REAL, Case, OpSpec
+from honed.testing.spec import Case
 from honed.testing.specs.gelu import twin
-
-_SHAPES = [(1,), (3, 7), (5, 16), (2, 3, 33), (1, 576), (3, 1023), (0, 8), (), (4100,)]
-
-
-def _inputs(params, generator):
-    shape, halves = params["shape"], params.get("halves", False)
-
-    def draw(shape, scale=1):
-        return torch.randn(shape, generator=generator, dtype=torch.float64) * scale
-
-    gate = (*shape[:-1], 2 * shape[-1]) if halves else shape
-    return {"gate": draw(gate, params.get("scale", 3)), "up": None if halves else draw(shape)}
+from honed.testing.specs.swiglu import SPEC as SWIGLU
+from honed.testing.specs.swiglu import both
 
 
 def _torch(x, params):
-    gate, up = x["gate"].chunk(2, -1) if x["up"] is None else (x["gate"], x["up"])
+    gate, up = both(x)
     return twin(gate, params.get("approximate", "none")) * up
 
 
-SPEC = OpSpec(
+SPEC = dataclasses.replace(
+    SWIGLU,
     name="geglu",
     cases=(
         Case("tanh", {"shape": (3, 5), "approximate": "tanh"}),
         Case("tanh_large", {"shape": (9, 50), "approximate": "tanh", "scale": 100}),
-        Case("halves", {"shape": (4, 9), "halves": True}),
-        Case("halves_of_one_row", {"shape": (1, 70), "halves": True}),
-        Case("large", {"shape": (9, 50), "scale": 100}),
-        *(Case("x".join(map(str, s)) or "scalar", {"shape": s}) for s in _SHAPES),
-        Case("1x576", {"shape": (1, 576)}, bench=True),
-        Case("512x3072", {"shape": (512, 3072)}, bench=True),
-        Case("512x3072_halves", {"shape": (512, 3072), "halves": True}, bench=True),
+        *SWIGLU.cases,
     ),
-    inputs=_inputs,
     honed=lambda x, params: ops.geglu(x["gate"], x["up"], approximate=params.get("approximate", "none")),
     torch=_torch,
-    dtypes=REAL,
-    gradients=("gate", "up"),
-    bytes=lambda params, size: 3 * size * torch.Size(params["shape"]).numel(),
 )

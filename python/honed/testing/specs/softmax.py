@@ -16,7 +16,7 @@ def _inputs(params, generator):
     return {"input": x}
 
 
-def _call(function):
+def call(function):
     def run(x, params):
         wide = x["input"].dtype == torch.float64
         return function(x["input"], params.get("dim", -1), dtype=None if wide else params.get("dtype"))
@@ -42,8 +42,8 @@ SPEC = OpSpec(
         Case("512x768", {"shape": (512, 768)}, bench=True),
     ),
     inputs=_inputs,
-    honed=_call(ops.softmax),
-    torch=_call(torch.nn.functional.softmax),
+    honed=call(ops.softmax),
+    torch=call(torch.nn.functional.softmax),
     dtypes=REAL,
     gradients=("input",),
     bytes=lambda params, size: 2 * size * torch.Size(params["shape"]).numel(),

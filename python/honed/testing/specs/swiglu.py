@@ -18,8 +18,12 @@ def _inputs(params, generator):
     return {"gate": draw(gate, params.get("scale", 3)), "up": None if halves else draw(shape)}
 
 
+def both(x):
+    return x["gate"].chunk(2, -1) if x["up"] is None else (x["gate"], x["up"])
+
+
 def _torch(x, params):
-    gate, up = x["gate"].chunk(2, -1) if x["up"] is None else (x["gate"], x["up"])
+    gate, up = both(x)
     return torch.nn.functional.silu(gate) * up
 
 
