@@ -19,11 +19,12 @@ namespace honed::bindings {
 Activation activation_of(const std::string& name) {
   if (name == "none") return Activation::none;
   if (name == "relu") return Activation::relu;
+  if (name == "relu6") return Activation::relu6;
   if (name == "gelu") return Activation::gelu;
   if (name == "gelu_tanh") return Activation::gelu_tanh;
   if (name == "silu") return Activation::silu;
   raise<ValueError>("linear: activation is '", name,
-                    "', expected none, relu, gelu, gelu_tanh or silu");
+                    "', expected none, relu, relu6, gelu, gelu_tanh or silu");
 }
 
 namespace {
@@ -90,9 +91,9 @@ void rows_times(const TensorView& out, const Product& p, bool any_strides, F&& m
 
 // The product with a plain weight (N, K).
 void times_plain(const TensorView& out, const Product& p, const TensorView& weight) {
-  HONED_CHECK_TYPE(out.dtype != DType::f64 || p.activation == Activation::none ||
-                       p.activation == Activation::relu,
-                   "linear: input is float64, expected an activation of none or relu with it");
+  HONED_CHECK_TYPE(
+      out.dtype != DType::f64 || p.activation <= Activation::relu6,
+      "linear: input is float64, expected an activation of none, relu or relu6 with it");
   TensorView turned = weight;
   std::swap(turned.shape[0], turned.shape[1]);
   std::swap(turned.strides[0], turned.strides[1]);
@@ -194,7 +195,7 @@ PyObject* linear_at_once(PyObject*, PyObject* const* args, Py_ssize_t count) {
                     {t[0].view(), activation, t[3].object() ? &t[3].view() : nullptr, scale,
                      nullptr, nullptr, nullptr});
     }
-    if (t[1]->ndim != 2 || (t[0]->dtype == DType::f64 && activation > Activation::relu))
+    if (t[1]->ndim != 2 || (t[0]->dtype == DType::f64 && activation > Activation::relu6))
       return py::reinterpret_borrow<py::object>(Py_NotImplemented);
     double scale = PyFloat_AsDouble(args[5]);
     if (scale == -1 && PyErr_Occurred()) throw py::error_already_set();

@@ -38,7 +38,7 @@ enum class WeightKind : uint8_t { f64, f32, f16, bf16, int8, int4, grid4, grid8 
 // Inputs whose products of int8 surely fit an int32 sum: the longest group.
 inline constexpr int kLongestGroup = 1 << 17;
 
-enum class Activation : uint8_t { none, relu, gelu, gelu_tanh, silu };
+enum class Activation : uint8_t { none, relu, relu6, gelu, gelu_tanh, silu };
 
 // What happens to a product before it is stored:
 // activation(scale * product + left right + bias) + residual
@@ -108,6 +108,7 @@ struct Destination {
   const void* bias_of_rows = nullptr;  // f32 (f64), a row each
   const void* residual = nullptr;
   int64_t residual_row = 0, residual_col = 0;
+  bool residual_first = false;  // added before the activation
 };
 
 struct LinearArgs {

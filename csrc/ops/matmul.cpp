@@ -280,8 +280,8 @@ void check(const TensorView& y, const TensorView& a, const TensorView& b, const 
               ", expected no leading dimensions");
   check_plus("matmul", e, m, n, a.dtype);
   HONED_CHECK_TYPE(
-      a.dtype != DType::f64 || e.activation == Activation::none || e.activation == Activation::relu,
-      "matmul: activation of float64 is neither none nor relu, expected one of these");
+      a.dtype != DType::f64 || e.activation <= Activation::relu6,
+      "matmul: activation of float64 is not none, relu or relu6, expected one of these");
 }
 
 // The step from row to row where leading dimensions and rows are one dimension; false where not.

@@ -14,6 +14,8 @@ HONED_INLINE vf activate(vf x, Activation activation) {
       return x;
     case Activation::relu:
       return vmax(zero(), x);
+    case Activation::relu6:
+      return vmin(set1(6.0f), vmax(zero(), x));
     case Activation::gelu:
       return vgelu(x);
     case Activation::gelu_tanh:
@@ -24,7 +26,9 @@ HONED_INLINE vf activate(vf x, Activation activation) {
   return x;
 }
 HONED_INLINE vd activate(vd x, Activation activation) {  // the op has refused the others
-  return activation == Activation::relu ? (x < vd{} ? vd{} : x) : x;
+  if (activation == Activation::none) return x;
+  x = x < vd{} ? vd{} : x;
+  return activation == Activation::relu6 ? (x > set1(6.0) ? set1(6.0) : x) : x;
 }
 
 // out[m][c] = scale * out[m][c] * scales[c] + bias over one panel; bias of the panel's channels.
@@ -75,12 +79,16 @@ void finish(const Destination& to, int64_t row, int rows, int64_t first, int cou
                                     : nullptr;
     for (int c = 0; c < count; c += kVector) {
       int n = count - c < kVector ? count - c : kVector;
-      auto value = activate(load(out + m * kPanel + c), to.activation);
-      if (up) value = value * load(up + m * kPanel + c);
-      if (residual)
+      auto value = load(out + m * kPanel + c);
+      auto add_residual = [&]() __attribute__((always_inline)) {
         value = value + (to.residual_col == 1
                              ? load(residual + c, n)
                              : gather<T, S>(residual + c * to.residual_col, to.residual_col, n));
+      };
+      if (residual && to.residual_first) add_residual();
+      value = activate(value, to.activation);
+      if (up) value = value * load(up + m * kPanel + c);
+      if (residual && !to.residual_first) add_residual();
       if (to.y_col == 1)
         store(y + c, value, n);
       else

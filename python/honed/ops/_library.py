@@ -8,7 +8,7 @@ import torch
 
 from honed._lib import _core
 
-ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")  # as ops/linear.h numbers them
+ACTIVATIONS = ("none", "relu", "relu6", "gelu", "gelu_tanh", "silu")  # as ops/linear.h numbers them
 
 
 def _linear(input, weight, bias, activation, residual, scale):

@@ -21,7 +21,7 @@ def linear(
         weight: ``(N, K)`` of the input's type and any strides, or packed by
             :func:`honed.ops.quantize_weight`, which then holds the bias too and takes no float64.
         bias: ``(N,)``, only with a plain weight.
-        activation: ``none``, ``relu``, ``gelu``, ``gelu_tanh`` or ``silu``.
+        activation: ``none``, ``relu``, ``relu6``, ``gelu``, ``gelu_tanh`` or ``silu``.
         residual: like the output.
         scale: a number.
         lora: ``(A, B, s)`` with ``A`` of shape ``(R, K)`` and ``B`` ``(N, R)``: an update of low rank, added
@@ -87,7 +87,7 @@ def linear(
     how = _product.answer(input, weight, bias, residual, a, b) if weight.dim() == 2 else 0
     if how == 0:
         return fall_back("linear", _torchs, input, weight, bias, activation, residual, scale, lora)
-    if how == 1 and (activation in ("none", "relu") or input.dtype != torch.float64):
+    if how == 1 and (activation in ("none", "relu", "relu6") or input.dtype != torch.float64):
         return _product.run_linear(input, weight, bias, activation, residual, scale, lora)
     return _in_steps(input, weight, bias, activation, residual, scale, lora)
 
