@@ -117,13 +117,15 @@ void winograd(const TensorView& y, const TensorView& x, const float* weights, in
   };
   const int64_t operations = std::min(tiles, blocks.tiles) * frequencies * args.channels *
                              args.outputs / 8 * blocks.count;
-  const int threads = cpu::threads_for(operations);
+  int threads = cpu::threads_for(operations);
   if (!blocks.shared) {
+    threads = int(std::min<int64_t>(threads, blocks.count));
     std::atomic<int64_t> next{0};
-    run_team(int(std::min<int64_t>(threads, blocks.count)), [&](const Team&) {
-      Scratch own(v_bytes + m_bytes + strip_bytes);
+    const int64_t bytes = v_bytes + m_bytes + strip_bytes;
+    Scratch scratch(threads * bytes);
+    run_team(threads, [&](const Team& team) {
       WinogradArgs a = args;
-      a.v = own.as<float>();
+      a.v = scratch.as<float>() + team.rank * bytes / 4;
       a.m = a.v + v_bytes / 4;
       a.strip = a.m + m_bytes / 4;
       for (int64_t block; (block = next.fetch_add(1)) < blocks.count;) {
@@ -138,13 +140,12 @@ void winograd(const TensorView& y, const TensorView& x, const float* weights, in
     });
     return;
   }
-  Scratch all(v_bytes + m_bytes);
-  args.v = all.as<float>();
+  Scratch scratch(v_bytes + m_bytes + threads * strip_bytes);
+  args.v = scratch.as<float>();
   args.m = args.v + v_bytes / 4;
   run_team(threads, [&](const Team& team) {
-    Scratch own(strip_bytes);
     WinogradArgs a = args;
-    a.strip = own.as<float>();
+    a.strip = a.m + (m_bytes + team.rank * strip_bytes) / 4;
     auto share = [&](auto kernel, int64_t items) {
       kernel(a, team.begin(items), team.end(items));
       team.barrier();
