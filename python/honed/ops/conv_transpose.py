@@ -6,6 +6,7 @@ from honed.ops._dispatch import fall_back, function
 from honed.ops._library import ACTIVATIONS
 
 if torch is not None:
+    import honed.ops._torch.conv_transpose
     from honed.ops import _product
     from honed.ops._torch import _conv_gradient
 
