@@ -14,7 +14,7 @@ ConvShape shape_from(const TensorView& w, I3 s, I3 d, I3 b, int64_t groups, int 
   return r;
 }
 }
-void bind_conv(py::module_& m) {
+void bind_dwtemp(py::module_& m) {
   m.def("dw", [](const Tensor& y, const Tensor& x, const Tensor& w, const OptionalTensor& bias, const OptionalTensor& res, I3 s, I3 d, I3 b, int border, int act) {
     py::gil_scoped_release no;
     ConvShape shape = shape_from(w.view(), s, d, b, x->size(1), border);
