@@ -244,4 +244,3 @@ class WeightGradient(torch.autograd.Function):
         if need[1]:
             d_input = input_gradient(grad, d_weight, ctx.numbers, input.shape)
         return d_grad, d_input, None, *((None,) * len(ctx.numbers))
-
