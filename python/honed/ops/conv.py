@@ -2,11 +2,12 @@
 
 from honed._lib import _core, torch
 from honed.ops._conv import finished, flat, geometry, torchs_conv
-from honed.ops._dispatch import answer, direct, fall_back, function, is_compiling
+from honed.ops._dispatch import direct, fall_back, function, is_compiling
 from honed.ops._library import ACTIVATIONS
 
 if torch is not None:
-    import honed.ops._torch.conv
+    from honed.ops import _product
+    from honed.ops._torch.conv import conv as differentiable
 
 _Packed = _core.PackedConvWeight
 _run, _direct = function("conv"), direct("conv")
@@ -23,6 +24,9 @@ def _conv(n, input, weight, bias, stride, padding, dilation, groups, border, act
         y = _direct(input, weight, bias, residual, *numbers)
         if y is not None:
             return y
+    if _product.answer(input, weight, bias, residual):  # a gradient, or traced
+        y = differentiable(input, weight, bias, (*flat(g), exact))
+        return finished(y, activation, residual)
     plain = lambda x, w, b: finished(torchs_conv(x, w, b, g), activation, residual)  # noqa: E731
     return fall_back(op, plain, input, weight, bias)
 
