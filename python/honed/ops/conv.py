@@ -5,7 +5,8 @@ from honed.ops._conv import finished, numbers, torchs_conv
 from honed.ops._dispatch import direct, fall_back, function, is_compiling
 
 if torch is not None:
-    import honed.ops._torch.conv
+    from honed.ops import _product
+    from honed.ops._torch.conv import conv as differentiable
 
 _Packed = _core.PackedConvWeight
 _run, _direct = function("conv"), direct("conv")
@@ -27,11 +28,11 @@ def _conv(n, input, weight, bias, stride, padding, dilation, groups, border, act
         )
     if packed:
         return _packed(op, input, weight, bias, sizes, place, act, residual, exact)
-    if not is_compiling() and (act < 3 or not _is_wide(input)):
+    dtype = None if torch is None else _product.autocast_dtype()
+    if dtype is None and not is_compiling() and (act < 3 or not _is_wide(input)):
         y = _direct(input, weight, bias, residual, *sizes, groups, place, act, exact)
         if y is not None:
             return y
-    dtype = _product.autocast_dtype()
     if dtype is not None:
         input, weight, bias = (_product.cast(t, dtype) for t in (input, weight, bias))
         rest = stride, padding, dilation, groups, border, "none", None, exact
@@ -42,7 +43,7 @@ def _conv(n, input, weight, bias, stride, padding, dilation, groups, border, act
     if how == 1 and (act < 3 or not _is_wide(input)):
         return _run(input, weight, bias, residual, *sizes, groups, place, act, exact)
     if how:
-        y = _conv_gradient.conv(input, weight, bias, (*sizes, groups, place, exact))
+        y = differentiable(input, weight, bias, (*sizes, groups, place, exact))
         return finished(y, activation, residual)
     plain = lambda x, w, b: finished(torchs_conv(x, w, b, g), activation, residual)  # noqa: E731
     return fall_back(op, plain, input, weight, bias)

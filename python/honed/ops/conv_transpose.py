@@ -6,9 +6,8 @@ from honed.ops._dispatch import fall_back, function
 from honed.ops._library import ACTIVATIONS
 
 if torch is not None:
-    import honed.ops._torch.conv_transpose
     from honed.ops import _product
-    from honed.ops._torch import _conv_gradient
+    from honed.ops._torch.conv_transpose import transposed
 
 _run = function("conv_transpose")
 
@@ -56,8 +55,8 @@ def _conv_transpose(
     if how == 1 and (activation in ("none", "relu", "relu6") or input.dtype != torch.float64):
         return _run(input, weight, bias, residual, *geometry, *rest)
     if how:
-        numbers = (*geometry, *padded, *absent, *dilation, groups, 0)
-        y = _conv_gradient.transposed(input, weight, bias, numbers, size)
+        numbers = (*geometry, *padded, *absent, *dilation, groups, 0, False)
+        y = transposed(input, weight, bias, numbers, size)
         return finished(y, activation, residual)
     own = getattr(torch.nn.functional, op)
 
