@@ -30,5 +30,14 @@ void bind_dwtemp(py::module_& m) {
     depthwise_weight(w.view(), p.as<void>());
     depthwise_input_gradient(dx.view(), g.view(), p.as<void>(), shape);
   });
+  m.def("dw_weight", [](const Tensor& dw, const Tensor& g, const Tensor& x, I3 s, I3 d, I3 b, int border) {
+    py::gil_scoped_release no;
+    depthwise_weight_gradient(dw.view(), g.view(), x.view(), shape_from(dw.view(), s, d, b, x->size(1), border));
+  });
+  m.def("dw_pack", [](const Tensor& w, const Tensor& to) { depthwise_weight(w.view(), to->data); });
+  m.def("dw_packed", [](const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& p, I3 s, I3 d, I3 b) {
+    py::gil_scoped_release no;
+    depthwise(y.view(), x.view(), p->data, shape_from(w.view(), s, d, b, x->size(1), 0), {});
+  });
 }
 }  // namespace honed::bindings

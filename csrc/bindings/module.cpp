@@ -18,6 +18,7 @@ namespace py = pybind11;
 #include "ops.def"
 #undef HONED_OP
 void bind_engine(py::module_& m);
+void bind_dwtemp(py::module_& m);
 void bind_torch_library(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -49,6 +50,7 @@ PYBIND11_MODULE(_core, m) {
 #undef HONED_OP
 #undef HONED_KERNEL
   bind_engine(m);
+  bind_dwtemp(m);
   bind_torch_library(m);
   cpu::level();  // a bad HONED_ISA fails here, at import
 }

@@ -8,6 +8,7 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_depthwise.h"
 #include "ops/matmul.h"
 
 namespace honed {
@@ -321,6 +322,11 @@ void conv(const TensorView& y, const TensorView& x, const TensorView& w, const C
                    name_of(w.dtype), ", expected one type");
   check(y, x, shape, w.size(0), w.size(1), epilogue);
   if (y.numel() == 0) return;
+  if (is_depthwise(x, w, shape)) {
+    Scratch packed(depthwise_weight_bytes(w));
+    depthwise_weight(w, packed.as<void>());
+    return depthwise(y, x, packed.as<void>(), shape, epilogue);
+  }
   PackedView panels = layout_of(x.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32,
                                 w.size(0) / shape.groups, inputs_of(w));
   Scratch packed(shape.groups * panels.panels * panels.panel_bytes);
