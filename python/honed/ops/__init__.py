@@ -6,6 +6,7 @@ from honed.ops.adaptive_avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
 from honed.ops.avg_pool import avg_pool1d, avg_pool2d
+from honed.ops.batch_norm import batch_norm
 from honed.ops.cross_entropy import cross_entropy
 from honed.ops.dropout import dropout
 from honed.ops.embedding import embedding
@@ -41,6 +42,7 @@ __all__ = [
     "add_rms_norm",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
     "cross_entropy",
     "dropout",
     "embedding",
