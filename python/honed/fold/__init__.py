@@ -4,6 +4,6 @@
 function that runs the same steps with fewer calls whenever that gives the same values.
 """
 
-from honed.fold.forward import Forward, fold, unfold
+from honed.fold.forward import Forward, Note, fold, notes, unfold
 
-__all__ = ["Forward", "fold", "unfold"]
+__all__ = ["Forward", "Note", "fold", "notes", "unfold"]

@@ -10,15 +10,11 @@ from torch import nn
 from honed import nn as honed_nn
 from honed import ops
 from honed.fold.fused import HEADS, NORMS, Fused
-from honed.fold.trace import opaque_functions
+from honed.fold.trace import IN_PLACE, opaque_functions
 
 F = torch.nn.functional
 _ADDS = {operator.add: False, operator.iadd: True, torch.add: False}  # function -> whether it is in place
-_IN_PLACE = {operator.setitem, operator.delitem} | {
-    getattr(operator, "i" + name)
-    for name in dir(operator)
-    if hasattr(operator, "i" + name) and hasattr(operator, f"__i{name.strip('_')}__")
-}
+_IN_PLACE = {operator.setitem, operator.delitem, *(getattr(operator, f"i{name}") for name in IN_PLACE)}
 _FUNCTIONS = {
     F.relu: "relu",
     torch.relu: "relu",
@@ -38,7 +34,13 @@ _MODULES = {
     nn.Hardtanh: "relu6",
 }
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, honed_nn.Dropout)
-_ORIGINS = ("torch", "_operator", "math", "builtins", "honed")  # functions whose names say if they are in place
+_ORIGINS = (
+    "torch",
+    "_operator",
+    "math",
+    "builtins",
+    "honed",
+)  # functions whose names say if they are in place
 
 
 def fuse(graph, modules) -> list[tuple[str, Fused, list[str]]]:

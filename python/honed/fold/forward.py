@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import dataclass
 
 import torch
 
-from honed.fold.fused import HEADS
+from honed.fold.fused import HEADS, NORMS
 from honed.fold.plan import Plan
 from honed.fold.trace import Untraceable, arguments, is_leaf
 from honed.ops._dispatch import is_compiling
@@ -116,7 +117,43 @@ def _fold(module, name, reasons):
             return
     for child_name, child in module._modules.items():
         if child is not None:
-            _fold(child, f"{name}.{child_name}" if name else child_name, reasons)
+            _fold(child, _joined(name, child_name), reasons)
+
+
+@dataclass
+class Note:
+    """What became of one module, for ``report``."""
+
+    steps: str = ""  # what its call does besides
+    inside: str = ""  # the module whose call does its work
+    packed: object = None
+    reason: str = ""
+
+
+def notes(model, unread) -> dict:
+    """module -> :class:`Note`, of modules that are calls of several steps, part of one, or could be."""
+    found = {}
+    for prefix, module in model.named_modules():
+        forward = module.__dict__.get("forward")
+        if type(forward) is not Forward or not forward.prepare():
+            continue
+        for name, fused, said in forward.plan.fused:
+            note = found[fused.head] = Note(" + ".join(said))
+            note.packed = getattr(fused.packed, "product", None)
+            for part in fused.parts[1:]:
+                found[part] = Note(inside=_joined(prefix, name))
+        for name, reason in forward.plan.apart.items():
+            found.setdefault(module.get_submodule(name), Note(reason=reason))
+    for name, module in model.named_modules():
+        if type(module) in NORMS and module not in found:
+            around = [n for n in unread if n == "" or name.startswith(n + ".")]
+            if around:
+                found[module] = Note(reason=f"not folded: {unread[max(around, key=len)]}")
+    return found
+
+
+def _joined(prefix, name):
+    return f"{prefix}.{name}" if prefix else name
 
 
 def unfold(model) -> None:

@@ -17,6 +17,7 @@ from honed.fold.trace import is_leaf, trace
 _reads = _core.reads
 _functorch = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)  # their attributes say nothing
 
 
 class Plan:
@@ -35,11 +36,13 @@ class Plan:
         inner = [part for part in parts.values() if not is_leaf(part)]
         self._classes = [type(part) for part in inner]
         self._inner = inner
-        self._states = [(part.__dict__, {**part.__dict__, "training": False}) for part in inner]
+        own = [part for part in inner if type(part) not in _CONTAINERS]
+        self._plain = [part.__dict__ for part in inner if type(part) in _CONTAINERS]
+        self._states = [(part.__dict__, {**part.__dict__, "training": False}) for part in own]
         self._states += [(part._modules, dict(part._modules)) for part in inner]
-        self._states += [(vars(v), dict(vars(v))) for v in _settings(inner)]
+        self._states += [(vars(v), dict(vars(v))) for v in _settings(own)]
         self._states = [(now, (*then.values(),)) for now, then in self._states]
-        held = [v for part in inner for v in part.__dict__.values() if type(v) in (list, dict, set)]
+        held = [v for part in own for v in part.__dict__.values() if type(v) in (list, dict, set)]
         self._held = [(value, value.copy()) for value in held]
         self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
         for part in inner:
@@ -48,7 +51,7 @@ class Plan:
         self._parameters = [part._parameters for part in parts.values()]
 
     def safe(self, args) -> bool:
-        """Plain tensors, no gradients, hooks, autocast or tracers; the modes are looked at by ``unchanged``."""
+        """Plain tensors, no gradients, hooks, autocast or tracers; ``unchanged`` looks at the modules."""
         return (
             len(args) == self.count
             and _reads(*args) == 1
@@ -64,6 +67,9 @@ class Plan:
         try:
             for now, then in self._states:
                 if (*now.values(),) != then:
+                    return False
+            for attributes in self._plain:
+                if "forward" in attributes:
                     return False
             return [*map(type, self._inner)] == self._classes and all(now == then for now, then in self._held)
         except RuntimeError:  # two tensors cannot be compared: an attribute is another one

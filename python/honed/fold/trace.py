@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import sys
 import threading
 
@@ -41,6 +42,35 @@ class _Value(fx.Proxy):
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         return fx.Proxy.__torch_function__.__func__(_Value, function, types, args, kwargs)
+
+
+def _in_place(name):
+    function = getattr(operator, name)
+
+    def method(self, other):
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+# torch.fx reads ``x += y`` as ``x = x + y``, which other names of x do not see.
+IN_PLACE = (
+    "add",
+    "and",
+    "floordiv",
+    "lshift",
+    "matmul",
+    "mod",
+    "mul",
+    "or",
+    "pow",
+    "rshift",
+    "sub",
+    "truediv",
+    "xor",
+)
+for _name in IN_PLACE:
+    setattr(_Value, f"__i{_name}__", _in_place(f"i{_name}"))
 
 
 class _Attribute(fx.proxy.Attribute, _Value):
@@ -95,9 +125,7 @@ def is_leaf(module) -> bool:
     """True for torch's and honed's own layers, which are called as they are."""
     origin = type(module).__module__
     inside = origin.startswith(("torch.nn.", "honed.nn."))
-    return inside and not isinstance(
-        module, (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
-    )
+    return inside and not isinstance(module, (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
 def arguments(module) -> tuple[list[str], tuple[str, ...]]:
@@ -110,7 +138,9 @@ def arguments(module) -> tuple[list[str], tuple[str, ...]]:
     given = tuple(p.name for p in named if p.default is p.empty) or tuple(p.name for p in named[:1])
     if not given:
         raise Untraceable("it takes no arguments")
-    if [p.name for p in named[: len(given)]] != list(given) or named[0].kind != named[0].POSITIONAL_OR_KEYWORD:
+    if [p.name for p in named[: len(given)]] != list(given) or named[0].kind != named[
+        0
+    ].POSITIONAL_OR_KEYWORD:
         raise Untraceable("arguments that it needs come after others")
     return [p.name for p in named], given
 

@@ -118,7 +118,9 @@ class _ConvTranspose:
 
 
 class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
-    """:class:`ConvTranspose2d` over one dimension; torch's arguments. Runs :func:`honed.ops.conv_transpose1d`.
+    """:class:`ConvTranspose2d` over one dimension; torch's arguments.
+
+    Runs :func:`honed.ops.conv_transpose1d`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html
 
