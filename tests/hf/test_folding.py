@@ -7,8 +7,9 @@ import threading
 
 import pytest
 import torch
-from tests.hf.convnets import NETS, Residual, image, net
+from tests.hf.convnets import NETS, ONLY_FORWARD, Residual, image, net
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import honed
 from honed.fold import Forward
@@ -105,35 +106,28 @@ def test_inputs_change_as_in_torch(name):
     assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name for name in NETS if name not in ONLY_FORWARD])
 def test_training(name):
     plain, fast, x = pair(name)
     with torch.no_grad():
         fast(x)
-    for model in (plain, fast):
+    grads = []
+    for model in (plain.double(), fast.double()):
         for module in model.modules():
             if isinstance(module, (nn.Dropout, nn.Dropout2d)):
                 module.p = 0.0
         model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        for step in range(3):
-            optimizer.zero_grad()
-            model(image(name, step)).square().mean().backward()
-            optimizer.step()
-        model.eval()
-    for (key, one), other in zip(fast.state_dict().items(), plain.state_dict().values(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), key
-    plain.load_state_dict(fast.state_dict())
-    close(fast, plain, x)
-    # In eval mode with gradients: the parameters' own.
-    grads = []
-    for model in (plain, fast):
-        model.zero_grad()
-        model(x.clone()).square().mean().backward()
+        model(image(name, 3).double()).square().mean().backward()
+        torch.optim.SGD(model.parameters(), lr=0.05).step()
+        model.eval().zero_grad()
+        model(x.double()).square().mean().backward()  # in eval mode, of the parameters themselves
         grads.append([p.grad for p in model.parameters()])
+    for (key, one), other in zip(fast.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.allclose(one, other), key
     for one, other in zip(*grads, strict=True):
         assert (one is None) == (other is None)
-        assert one is None or torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+        assert one is None or torch.allclose(one, other)
+    close(fast.float(), plain.float(), x)
 
 
 def _load(model):
@@ -277,7 +271,8 @@ def test_hooks_see_single_steps(which):
         model.get_submodule(which).register_forward_hook(
             lambda module, args, out, found=seen[-1]: found.append(out.clone())
         )
-    close(fast, plain, x)
+    with torch.no_grad():
+        assert torch.allclose(fast(x), plain(x), atol=1e-5)
     assert len(seen[0]) == len(seen[1]) > 0
     for got, expected in zip(seen[1], seen[0], strict=True):
         assert torch.allclose(got, expected, atol=1e-5)
@@ -339,10 +334,9 @@ def test_modes():
     fast.requires_grad_(False)
     assert fast(x).requires_grad
     assert not fast(x.detach()).requires_grad
-    calls = []
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         fast(x.detach())
-    assert counter.get_total_flops() > 0 and not calls
+    assert counter.get_total_flops() > 0
 
 
 def test_dropout_left_on():
@@ -388,6 +382,7 @@ def test_tracers():
         assert torch.allclose(graph(x), expected, atol=1e-5)
         exported = torch.export.export(fast, (x,), strict=False).module()
         assert torch.allclose(exported(x), expected, atol=1e-5)
+        fast(x)  # a new plan: torch.compile has left an attribute
     assert runs(fast, x) == (3, 0)
 
 

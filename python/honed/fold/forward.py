@@ -32,6 +32,10 @@ class Forward:
     def __wrapped__(self):  # for those who ask for the arguments
         return type(self.module).forward.__get__(self.module)
 
+    @property
+    def __code__(self):
+        return inspect.unwrap(type(self.module).forward).__code__
+
     def __call__(self, *args, **kwargs):
         module = self.module
         if not is_compiling() and not module.__dict__["training"]:

@@ -12,9 +12,11 @@ class _BatchNorm:
     op = "batch_norm"
 
     def forward(self, input):
-        if not isinstance(input, torch.Tensor):
-            return super().forward(input)  # what torch.fx traces with
-        self._check_input_dim(input)
+        run = batch_norm
+        if isinstance(input, torch.Tensor):
+            self._check_input_dim(input)
+        else:
+            run = torch.nn.functional.batch_norm  # what torch.fx traces with
         training, share = self.training, self.momentum
         updates = training and self.track_running_stats
         if updates and self.num_batches_tracked is not None:
@@ -26,7 +28,7 @@ class _BatchNorm:
             mean = var = None
         alone = training or (mean is None and var is None)  # of this batch alone
         share = 0.0 if share is None else share
-        return batch_norm(input, mean, var, self.weight, self.bias, alone, share, self.eps)
+        return run(input, mean, var, self.weight, self.bias, alone, share, self.eps)
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
