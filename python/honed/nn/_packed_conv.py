@@ -47,7 +47,8 @@ class PackedConv:
             self.product = quantize_weight(weight, KINDS[options.storage], bias=bias)
         elif dtype != torch.float64 and _PACKS and not options.transposed:
             kind = "int8" if options.storage == "int8" else "exact"
-            self.product = quantize_weight(weight, kind, bias=bias, groups=options.groups)
+            bias = None if bias is None else bias.to(dtype)
+            self.product = quantize_weight(weight.to(dtype), kind, bias=bias, groups=options.groups)
         if self.product is not None:
             self.weight, self.bias = self.product, None
         else:
