@@ -123,6 +123,8 @@ class _Chain:
         elif (name := _activation(user, self.nodes[-1], self.modules)) is not None:
             if self.activation != "none" or (self._is_linear() and self.residual is not None):
                 return False
+            if type(self.head) in NORMS and name not in ("relu", "relu6"):
+                return False
             self.activation, last = name, True
             self.said.append(name)
             step = step or _call_of(user, self.nodes[-1])

@@ -5,6 +5,7 @@ from honed.ops.adamw_step import adamw_step
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
 from honed.ops.conv import conv1d, conv2d, conv3d
+from honed.ops.conv_bn_relu import conv_bn_relu
 from honed.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from honed.ops.cross_entropy import cross_entropy
 from honed.ops.dropout import dropout
@@ -39,6 +40,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_bn_relu",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
