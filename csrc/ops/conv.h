@@ -18,6 +18,7 @@
 // [KD][KH][KW][C]; the groups' panels follow each other.
 #pragma once
 #include <memory>
+#include <mutex>
 
 #include "ops/linear.h"
 
@@ -36,6 +37,12 @@ struct ConvEpilogue {
   const TensorView* bias = nullptr;      // (O,), of x's type
   const TensorView* residual = nullptr;  // like y; added before the activation
   Activation activation = Activation::none;
+};
+
+struct ConvWeightSizes {
+  int64_t outputs, channels;  // of all groups; of one
+  int64_t kernel[3], groups;
+  DType dtype;  // as multiplied: f32 or f64
 };
 
 // What kernels see of an image; strides in elements.
@@ -58,62 +65,70 @@ struct Strip {
 struct ConvArgs {
   ConvImage x;
   ConvShape shape;
-  PackedView w;    // of group 0: n outputs and k inputs of a group
-  int64_t size[3];  // of y
+  int64_t channels;  // of a group
+  PackedView w;      // of group 0: n outputs and k inputs of a group
+  int64_t size[3];   // of y
   // Of y and the residual; to.y_row and to.residual_row are not used, to.bias has whole panels.
   Destination to;
   int64_t y_n, y_s[3], residual_n, residual_s[3];
-  int64_t rows, cols;    // output rows and columns of a strip, at most; rows cols <= kBlockRows
-  int64_t step[3];       // what a strip keeps of the input: every position, or those that a kernel of 1 meets
-  int64_t pixel;         // elements from pixel to pixel of a strip: channels, or padded
-  void* scratch;         // conv_scratch_bytes of this thread
+  int64_t rows, cols;  // output rows and columns of a strip, at most; rows cols <= kBlockRows
+  int64_t step[3];     // of a strip: 1, or the stride where a kernel of 1 passes over the rest
+  int64_t pixel;       // elements from pixel to pixel of a strip: channels, or padded
+  void* scratch;       // conv_scratch_bytes, this thread's
 };
-int64_t conv_items(const ConvArgs& args);
+// Positions of a strip along an axis for `count` outputs.
+int64_t conv_strip_extent(const ConvArgs& args, int axis, int64_t count);
+int64_t conv_runs(const ConvArgs& args);  // room for pieces of the kernel's rows
 int64_t conv_scratch_bytes(const ConvArgs& args);
 
-// Packs w (or a view of it turned as the transposed convolution needs) for the ways above.
+// w to panels; items are panels of all groups.
 struct ConvWeightArgs {
   const void* w;
   DType dtype;
   int64_t outputs, channels, kernel[3];  // of a group
   int64_t o, c, k[3];                    // strides
-  int64_t groups, panels, panel_bytes;   // of a group
-  bool wide;                             // f64
-  void* to;
+  int64_t panels;                        // of a group
+  void* to;                              // f32 (f64)
 };
 
-// A weight made ready, once for many calls. Winograd's form is made on first use.
+// A weight made ready once for many calls, with its bias. A form that only some ways need is made
+// when the first of them runs.
 class ConvWeight {
  public:
-  // w: (O, C, KD, KH, KW); bias: (O,) or nullptr. int8: w is rounded, one scale a channel.
-  ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups, bool int8 = false);
-  ~ConvWeight();
-  ConvWeight(const ConvWeight&) = delete;
-  ConvWeight& operator=(const ConvWeight&) = delete;
+  // w: (O, C, KD, KH, KW); bias: (O,) or nullptr. int8: w is rounded, round(w / s) with s = max |w| /
+  // 127 an output channel.
+  ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups, bool int8);
 
-  struct Forms;
-  Forms& forms() const { return *forms_; }
+  const ConvWeightSizes& sizes() const { return sizes_; }
+  bool int8() const { return panels_.kind == WeightKind::int8; }
+  int64_t bytes() const;
+
+  const PackedView& panels() const { return panels_; }  // of group 0, the others follow
+  const float* winograd(int tile) const;                // outputs a side of a tile: 2 or 4
+  const void* depthwise() const { return depthwise_.get(); }
+  const void* padded_bias() const { return padded_bias_.get(); }            // as Destination has it
+  const TensorView* bias() const { return bias_ ? &bias_view_ : nullptr; }  // f32 (f64)
 
  private:
-  std::unique_ptr<Forms> forms_;
+  void round(const TensorView& w);
+
+  ConvWeightSizes sizes_;
+  PackedView panels_{};
+  TensorView bias_view_;
+  std::shared_ptr<uint8_t[]> data_, scales_, depthwise_, padded_bias_, bias_;
+  mutable std::shared_ptr<uint8_t[]> winograd_[2];
+  mutable std::mutex making_;
 };
 
 // Extents of y along an axis.
 int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t before,
                     int64_t after);
 
-// exact: no way that adds differences of inputs before it multiplies (Winograd).
+// exact: no way that adds inputs to each other before it multiplies (Winograd).
 void conv(const TensorView& y, const TensorView& x, const TensorView& w, const ConvShape& shape,
           const ConvEpilogue& epilogue, bool exact);
 void conv(const TensorView& y, const TensorView& x, const ConvWeight& w, const ConvShape& shape,
           const ConvEpilogue& epilogue, bool exact);
-
-// y[n, o, q] = activation(sum over p, k with p stride + k dilation - before = q of
-// w[c, o, k] x[n, c, p] + ...): the gradient of conv's input for x the gradient of its output.
-// w: (groups C, O / groups, KD, KH, KW). Every residue of q modulo the stride is a convolution of
-// its own with stride 1 over some of the kernel's elements.
-void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
-                    const ConvShape& shape, const ConvEpilogue& epilogue, bool exact);
 
 // dw[o,c,k] = sum_{n,p} g[n,o,p] x[n, g C + c, p stride + k dilation - before]; db[o] = sum g.
 // Of conv_transpose the same with g and x exchanged: dw[c,o,k].
