@@ -21,7 +21,7 @@ def weights(folder) -> dict:
     else:
         files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.pth"))
     if not files:
-        raise FileNotFoundError(f"from_pretrained: {folder} holds no model.safetensors")
+        raise FileNotFoundError(f"from_pretrained: {folder} holds no model.safetensors or .pth file")
     if files[0].suffix == ".pth" and len(files) > 1:
         raise ValueError(f"from_pretrained: {folder} holds {len(files)} .pth files, expected one")
     state = {}

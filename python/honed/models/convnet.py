@@ -25,7 +25,9 @@ class ConvNet(torch.nn.Module):
     torch.Size([5, 10])
     """
 
-    def __init__(self, channels: int = 1, classes: int = 10, *, widths=(32, 64, 128), dropout: float = 0.1):
+    def __init__(
+        self, channels: int = 1, classes: int = 10, *, widths=(16, 32, 64, 128), dropout: float = 0.1
+    ):
         super().__init__()
         stages, before = [], channels
         for i, width in enumerate(widths):

@@ -123,7 +123,7 @@ class ResNet(torch.nn.Module):
         layers = next((n for n, made in _LAYERS.items() if made == (block, counts)), None)
         if layers is None or "fc.weight" not in state:
             raise ValueError(
-                f"ResNet.from_pretrained: got {block.__name__} {counts}, expected one of {_LAYERS}"
+                f"ResNet.from_pretrained: {folder} has blocks {counts}, expected those of a ResNet-18 to 152"
             )
         model = cls(layers, channels=state["conv1.weight"].shape[1], classes=len(state["fc.weight"]))
         return _folder.fill(model, state)
