@@ -26,7 +26,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="x_train.npy, y_train.npy, x_test.npy, ...")
     parser.add_argument("--model", choices=["mlp", "cnn"], default="cnn")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--curve", type=Path, help="a picture of loss and accuracy; a .csv goes beside it")
     given = parser.parse_args()
     torch.manual_seed(0)

@@ -101,7 +101,7 @@ class Functions:
 
 
 CASES = {
-    "MLP": (lambda: MLP(48, 5, hidden=(20, 16)), "mlp", (6, 3, 4, 4)),
+    "MLP": (lambda: MLP(48, 5, hidden=(20, 16), dropout=0.0), "mlp", (6, 3, 4, 4)),
     "ConvNet": (lambda: ConvNet(3, 5, widths=(6, 9, 12), dropout=0.0), "convnet", (6, 3, 13, 17)),
     "ResNet-18": (lambda: ResNet(18, channels=1, classes=5), "resnet", (4, 1, 32, 64)),
     "ResNet-50": (lambda: ResNet(50, classes=5), "resnet", (4, 3, 32, 64)),
@@ -242,9 +242,9 @@ def test_photos_are_named(mobilenetv2, labels, photos, example, tmp_path):
     assert all(float(share.rstrip("%")) > 50 for share, _ in first)
 
 
-@pytest.mark.parametrize("model, least", [("mlp", 90), ("cnn", 94)])
+@pytest.mark.parametrize("model, least", [("mlp", 85), ("cnn", 90)])
 def test_digits_are_learnt(digits, example, model, least):
-    printed = example("train_images", "--data", digits, "--model", model, "--epochs", 3)
+    printed = example("train_images", "--data", digits, "--model", model, "--epochs", 2)
     assert float(printed.split("%")[0]) >= least and "of 1,000 other images" in printed
 
 

@@ -26,7 +26,7 @@ class MLP(torch.nn.Module):
     torch.Size([5, 10])
     """
 
-    def __init__(self, inputs: int, outputs: int, *, hidden=(512, 256), dropout: float = 0.0):
+    def __init__(self, inputs: int, outputs: int, *, hidden=(512, 256), dropout: float = 0.1):
         super().__init__()
         widths = [inputs, *hidden]
         layers = []
