@@ -198,6 +198,19 @@ def test_mobilenet_has_torchvisions_names(mobilenetv2):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "width, channels",
+    [(1.4, (48, 24, 32, 48, 88, 136, 224, 448, 1792)), (0.35, (16, 8, 8, 16, 24, 32, 56, 112, 1280))],
+)
+def test_mobilenet_of_another_width(width, channels):
+    """Multiples of 8, as those who published such weights rounded."""
+    with torch.device("meta"):
+        state = MobileNetV2(width=width).state_dict()
+    firsts = ["features.1.conv.1.weight", *(f"features.{i}.conv.2.weight" for i in (2, 4, 7, 11, 14, 17))]
+    names = ["features.0.0.weight", *firsts, "features.18.0.weight"]
+    assert tuple(len(state[name]) for name in names) == channels
+
+
 @pytest.mark.parametrize("layers", RESNETS)
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
 def test_resnet_of_a_folder(tmp_path, layers, ending):
