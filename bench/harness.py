@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from gemm_report import BUSY
+
 import honed
 
 HERE = Path(__file__).resolve().parent
@@ -87,24 +89,37 @@ def in_blocks(
     turn therefore starts with a pause and a call that does not count, and lasts for many samples; a
     sample in ``Times`` is the median of one turn.
     """
-    names = list(candidates)
+    turns = {name: lambda s, call=call: turn(call, s, pause_s) for name, call in candidates.items()}
+    return in_turns(turns, budget_s, rounds)
+
+
+def turn(call: Callable, seconds: float, pause_s: float = 0.03) -> list[float]:
+    """Samples of one turn of in_blocks()."""
+    time.sleep(pause_s)
+    call()
+    start = time.perf_counter()
+    call()
+    count = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
+    end, taken = time.perf_counter() + seconds, []
+    while not taken or time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        taken.append((time.perf_counter() - start) / count)
+    return taken
+
+
+def in_turns(
+    turns: Mapping[str, Callable[[float], list[float]]], budget_s: float, rounds: int = 3
+) -> dict[str, Times]:
+    """As in_blocks(), of functions that take the seconds of a turn and give its samples."""
+    names = list(turns)
     turn_s = budget_s / (rounds * len(names))
     samples = {name: [] for name in names}
     quantiles = {name: [] for name in names}
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            call = candidates[name]
-            time.sleep(pause_s)
-            call()
-            start = time.perf_counter()
-            call()
-            count = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
-            end, taken = time.perf_counter() + turn_s, []
-            while not taken or time.perf_counter() < end:
-                start = time.perf_counter()
-                for _ in range(count):
-                    call()
-                taken.append((time.perf_counter() - start) / count)
+            taken = turns[name](turn_s)
             samples[name].append(statistics.median(taken))
             quantiles[name] += taken
     times = {name: Times.of(quantiles[name]) for name in names}
@@ -132,6 +147,23 @@ class OtherPrograms:
     def __exit__(self, *_) -> None:
         wall, own, busy = (b - a for a, b in zip(self._before, self._now(), strict=True))
         self.share = max(0.0, (busy - own) / (wall * (os.cpu_count() or 1)))
+
+
+
+def quietest(
+    calls: Mapping[str, Callable], seconds: float, min_rounds: int = 5, tries: int = 2
+) -> tuple[dict[str, Times], float]:
+    """interleaved() again while other programs run; and the share that they took in the quietest try."""
+    best, least = {}, 2.0
+    for _ in range(tries):
+        time.sleep(0.003)
+        with OtherPrograms() as others:
+            times = interleaved(calls, seconds, min_rounds)
+        if others.share < least:
+            best, least = times, others.share
+        if least <= BUSY:
+            break
+    return best, least
 
 
 @cache
