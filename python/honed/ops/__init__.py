@@ -4,6 +4,8 @@ from honed._lib import torch as _torch_module
 from honed.ops.adamw_step import adamw_step
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
+from honed.ops.conv import conv1d, conv2d, conv3d
+from honed.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from honed.ops.cross_entropy import cross_entropy
 from honed.ops.dropout import dropout
 from honed.ops.embedding import embedding
@@ -34,6 +36,12 @@ __all__ = [
     "adamw_step",
     "add_layer_norm",
     "add_rms_norm",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "embedding",
