@@ -1,6 +1,6 @@
 """The layers that bench/conv.py times: the distinct convolutions of image_nets.py, found by running them.
 
-    python bench/conv_shapes.py      # prints them
+python bench/conv_shapes.py      # prints them
 """
 
 from __future__ import annotations

@@ -149,7 +149,6 @@ class OtherPrograms:
         self.share = max(0.0, (busy - own) / (wall * (os.cpu_count() or 1)))
 
 
-
 def quietest(
     calls: Mapping[str, Callable], seconds: float, min_rounds: int = 5, tries: int = 2
 ) -> tuple[dict[str, Times], float]:

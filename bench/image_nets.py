@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -108,9 +109,7 @@ class Inverted(nn.Module):
         layers = [conv_bn(3, inputs, 3, 2)]
         for expansion, outputs, blocks, stride, kernel in rows:
             for block in range(blocks):
-                layers.append(
-                    InvertedResidual(inputs, outputs, 1 if block else stride, expansion, kernel)
-                )
+                layers.append(InvertedResidual(inputs, outputs, 1 if block else stride, expansion, kernel))
                 inputs = outputs
         self.features = nn.Sequential(*layers, conv_bn(inputs, 1280, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
@@ -150,7 +149,7 @@ class UNet(nn.Module):
             layers = [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)]
             return nn.Sequential(*layers, nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True))
 
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(double(a, b) for a, b in ((inputs, width), *pairs))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in reversed(pairs))
         self.merge = nn.ModuleList(double(b, a) for a, b in reversed(pairs))
