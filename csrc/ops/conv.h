@@ -58,44 +58,50 @@ struct Strip {
 struct ConvArgs {
   ConvImage x;
   ConvShape shape;
-  PackedView w;    // of group 0: n outputs and k inputs of a group
-  int64_t size[3];  // of y
+  int64_t channels;  // of a group
+  PackedView w;      // of group 0: n outputs and k inputs of a group
+  int64_t size[3];   // of y
   // Of y and the residual; to.y_row and to.residual_row are not used, to.bias has whole panels.
   Destination to;
   int64_t y_n, y_s[3], residual_n, residual_s[3];
-  int64_t rows, cols;    // output rows and columns of a strip, at most; rows cols <= kBlockRows
-  int64_t step[3];       // what a strip keeps of the input: every position, or those that a kernel of 1 meets
-  int64_t pixel;         // elements from pixel to pixel of a strip: channels, or padded
-  void* scratch;         // conv_scratch_bytes of this thread
+  int64_t rows, cols;  // output rows and columns of a strip, at most; rows cols <= kBlockRows
+  int64_t step[3];     // of a strip: 1, or the stride where a kernel of 1 passes over the rest
+  int64_t pixel;       // elements from pixel to pixel of a strip: channels, or padded
+  void* scratch;       // conv_scratch_bytes, this thread's
 };
-int64_t conv_items(const ConvArgs& args);
+// Positions of a strip along an axis for `count` outputs.
+int64_t conv_strip_extent(const ConvArgs& args, int axis, int64_t count);
+int64_t conv_runs(const ConvArgs& args);  // room for pieces of the kernel's rows
 int64_t conv_scratch_bytes(const ConvArgs& args);
 
-// Packs w (or a view of it turned as the transposed convolution needs) for the ways above.
+// w to panels; items are panels of all groups.
 struct ConvWeightArgs {
   const void* w;
   DType dtype;
   int64_t outputs, channels, kernel[3];  // of a group
   int64_t o, c, k[3];                    // strides
-  int64_t groups, panels, panel_bytes;   // of a group
-  bool wide;                             // f64
-  void* to;
+  int64_t panels;                        // of a group
+  void* to;                              // f32 (f64)
 };
 
-// A weight made ready, once for many calls. Winograd's form is made on first use.
+// A weight made ready once for many calls, with its bias. Forms that only some ways need are made
+// when the first of them runs.
 class ConvWeight {
  public:
-  // w: (O, C, KD, KH, KW); bias: (O,) or nullptr. int8: w is rounded, one scale a channel.
-  ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups, bool int8 = false);
-  ~ConvWeight();
-  ConvWeight(const ConvWeight&) = delete;
-  ConvWeight& operator=(const ConvWeight&) = delete;
+  // w: (O, C, KD, KH, KW), 5-D; bias: (O,) or nullptr. int8: w is rounded, round(w / s) with s = max |w| / 127
+  // an output channel.
+  ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups, bool int8);
 
-  struct Forms;
-  Forms& forms() const { return *forms_; }
+  int64_t outputs, channels, kernel[3], groups;         // outputs: of all groups; channels: of one
+  DType dtype;                                          // f32 or f64
+  const PackedView& panels() const { return panels_; }  // of group 0, the others follow
+  const void* bias() const { return bias_.get(); }      // as Destination has it; nullptr: none
+  int64_t bytes() const;
 
  private:
-  std::unique_ptr<Forms> forms_;
+  PackedView panels_{};
+  int64_t bytes_ = 0;
+  std::shared_ptr<uint8_t[]> data_, scales_, bias_;
 };
 
 // Extents of y along an axis.

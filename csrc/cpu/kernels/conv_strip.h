@@ -95,12 +95,11 @@ void copy_strip(const ConvImage& x, Border border, const Strip& strip, S* to, in
       S* at = to + d * plane + h * row;
       const int64_t from_d = source(strip.first[0] + d * strip.step[0], x.size[0], border);
       const int64_t from_h = source(strip.first[1] + h * strip.step[1], x.size[1], border);
-      const T* line = image + from_d * x.s[0] + from_h * x.s[1];
       if (from_d < 0 || from_h < 0) {
-        for (int64_t w = 0; w < count; ++w)
-          copy_inputs<S, T>(nullptr, channels, at + w * pixel);
+        for (int64_t w = 0; w < count; ++w) copy_inputs<S, T>(nullptr, channels, at + w * pixel);
         continue;
       }
+      const T* line = image + from_d * x.s[0] + from_h * x.s[1];
       auto outside = [&](int64_t begin, int64_t end) {
         for (int64_t w = begin; w < end; ++w) {
           const int64_t from_w = source(first + w * step, x.size[2], border);

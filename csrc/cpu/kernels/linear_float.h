@@ -12,63 +12,83 @@ constexpr bool kPairs = false;
 template <>
 constexpr bool kPairs<Pair> = true;
 
-// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels. x and w have any
-// row stride, x any column stride; out has kPanel columns; panels after
-// the first are those of matmul.
+// The sums of a tile: MR rows, kWide vectors of channels; few sums in several copies that hide the
+// latency of the FMA.
+template <int MR, class S, int kWide>
+struct TileSums {
+  using V = typename Simd<S>::type;
+  static constexpr int kVector = Simd<S>::lanes, kCount = MR * kWide;
+  static constexpr int kUnroll = kCount < 4 ? 4 : kCount < 8 ? 2 : 1;
+  V sum[kUnroll][MR][kWide];
+
+  HONED_INLINE TileSums() {
+    for (int u = 0; u < kUnroll; ++u)
+      for (int m = 0; m < MR; ++m)
+        for (int v = 0; v < kWide; ++v) sum[u][m][v] = set1(S(0));
+  }
+
+  // sum[m][c] += sum_k x[m][k] w[k][c]; w and x have any row stride, x any column stride.
+  template <class W>
+  HONED_INLINE void add(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
+                        int64_t x_col) {
+    auto add_input = [&](const V* column, int64_t i, int u) __attribute__((always_inline)) {
+      for (int m = 0; m < MR; ++m) {
+        V value = set1(x[m * x_row + i * x_col]);
+        for (int v = 0; v < kWide; ++v) sum[u][m][v] = fmadd(value, column[v], sum[u][m][v]);
+      }
+    };
+    V column[kWide];
+    if constexpr (kPairs<W>) {
+      vi pairs[kWide];
+      auto load_pairs = [&](int64_t i) __attribute__((always_inline)) {
+        for (int v = 0; v < kWide; ++v) {
+          pairs[v] = load_int(w + i / 2 * w_row + v * kVector);
+          column[v] = even_of_pairs(pairs[v]);
+        }
+      };
+      int64_t i = 0;
+      for (; i + 2 <= k; i += 2) {
+        load_pairs(i);
+        add_input(column, i, 0);
+        for (int v = 0; v < kWide; ++v) column[v] = odd_of_pairs(pairs[v]);
+        add_input(column, i + 1, kUnroll > 1);
+      }
+      if (i < k) {
+        load_pairs(i);
+        add_input(column, i, 0);
+      }
+    } else {
+      auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
+        for (int v = 0; v < kWide; ++v) column[v] = load(w + i * w_row + v * kVector);
+        add_input(column, i, u);
+      };
+      int64_t i = 0;
+      for (; i + kUnroll <= k; i += kUnroll)
+        for (int u = 0; u < kUnroll; ++u) step(i + u, u);
+      for (; i < k; ++i) step(i, 0);
+    }
+  }
+
+  // out has kPanel columns; panels after the first are those of matmul.
+  HONED_INLINE void give(bool more, S* out) const {
+    for (int m = 0; m < MR; ++m)
+      for (int v = 0; v < kWide; ++v) {
+        V total = sum[0][m][v];
+        for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
+        S* to =
+            out + m * kPanel + v * kVector / kPanel * kMatmulRows * kPanel + v * kVector % kPanel;
+        store(to, more ? total + load(to) : total);
+      }
+  }
+};
+
+// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels.
 template <int MR, class S, class W, int kWide = 2>
 [[gnu::noinline]] void float_tile(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
                                   int64_t x_col, bool add, S* out) {
-  using V = typename Simd<S>::type;
-  constexpr int kVector = Simd<S>::lanes;
-  constexpr int kSums = MR * kWide;
-  constexpr int kUnroll = kSums < 4 ? 4 : kSums < 8 ? 2 : 1;  // they hide the FMA latency
-  V sum[kUnroll][MR][kWide];
-  for (int u = 0; u < kUnroll; ++u)
-    for (int m = 0; m < MR; ++m)
-      for (int v = 0; v < kWide; ++v) sum[u][m][v] = set1(S(0));
-  auto add_input = [&](const V* column, int64_t i, int u) __attribute__((always_inline)) {
-    for (int m = 0; m < MR; ++m) {
-      V value = set1(x[m * x_row + i * x_col]);
-      for (int v = 0; v < kWide; ++v) sum[u][m][v] = fmadd(value, column[v], sum[u][m][v]);
-    }
-  };
-  V column[kWide];
-  if constexpr (kPairs<W>) {
-    vi pairs[kWide];
-    auto load_pairs = [&](int64_t i) __attribute__((always_inline)) {
-      for (int v = 0; v < kWide; ++v) {
-        pairs[v] = load_int(w + i / 2 * w_row + v * kVector);
-        column[v] = even_of_pairs(pairs[v]);
-      }
-    };
-    int64_t i = 0;
-    for (; i + 2 <= k; i += 2) {
-      load_pairs(i);
-      add_input(column, i, 0);
-      for (int v = 0; v < kWide; ++v) column[v] = odd_of_pairs(pairs[v]);
-      add_input(column, i + 1, kUnroll > 1);
-    }
-    if (i < k) {
-      load_pairs(i);
-      add_input(column, i, 0);
-    }
-  } else {
-    auto step = [&](int64_t i, int u) __attribute__((always_inline)) {
-      for (int v = 0; v < kWide; ++v) column[v] = load(w + i * w_row + v * kVector);
-      add_input(column, i, u);
-    };
-    int64_t i = 0;
-    for (; i + kUnroll <= k; i += kUnroll)
-      for (int u = 0; u < kUnroll; ++u) step(i + u, u);
-    for (; i < k; ++i) step(i, 0);
-  }
-  for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < kWide; ++v) {
-      V total = sum[0][m][v];
-      for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
-      S* to = out + m * kPanel + v * kVector / kPanel * kMatmulRows * kPanel + v * kVector % kPanel;
-      store(to, add ? total + load(to) : total);
-    }
+  TileSums<MR, S, kWide> sums;
+  sums.add(w, w_row, k, x, x_row, x_col);
+  sums.give(add, out);
 }
 
 // All tiles of `rows` rows over the first `channels` channels of a panel, and one chunk.

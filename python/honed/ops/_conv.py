@@ -61,6 +61,20 @@ def geometry(op, n, kernel, stride, padding, dilation, groups, border) -> Geomet
     return Geometry(n, stride, before, after, dilation, groups, border)
 
 
+def flat(g: Geometry) -> tuple[int, ...]:
+    """As the kernels take it: three spatial dimensions, the first ones absent."""
+    absent = 3 - g.n
+    ones, zeros = (1,) * absent, (0,) * absent
+    return (
+        *(ones + g.stride),
+        *(zeros + g.before),
+        *(zeros + g.after),
+        *(ones + g.dilation),
+        g.groups,
+        BORDERS.index(g.border),
+    )
+
+
 def torchs_conv(input, weight, bias, g: Geometry):
     """torch's own convolution; padding that it lacks is made by its ``pad``."""
     own = getattr(torch.nn.functional, f"conv{g.n}d")

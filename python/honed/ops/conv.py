@@ -1,12 +1,28 @@
 """Convolutions over one, two and three dimensions."""
 
-from honed.ops._conv import finished, geometry, torchs_conv
-from honed.ops._dispatch import fall_back
+from honed._lib import _core, torch
+from honed.ops._conv import finished, flat, geometry, torchs_conv
+from honed.ops._dispatch import answer, direct, fall_back, function, is_compiling
+from honed.ops._library import ACTIVATIONS
+
+if torch is not None:
+    import honed.ops._torch.conv
+
+_Packed = _core.PackedConvWeight
+_run, _direct = function("conv"), direct("conv")
+_run_packed, _direct_packed = _core.conv_packed, direct("conv_packed")
 
 
 def _conv(n, input, weight, bias, stride, padding, dilation, groups, border, activation, residual, exact):
     op = f"conv{n}d"
     g = geometry(op, n, weight.shape[2:], stride, padding, dilation, groups, border)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation is {activation!r}, expected {', '.join(ACTIVATIONS)}")
+    numbers = (*flat(g), ACTIVATIONS.index(activation), exact)
+    if not is_compiling():
+        y = _direct(input, weight, bias, residual, *numbers)
+        if y is not None:
+            return y
     plain = lambda x, w, b: finished(torchs_conv(x, w, b, g), activation, residual)  # noqa: E731
     return fall_back(op, plain, input, weight, bias)
 
