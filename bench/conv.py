@@ -5,7 +5,6 @@
     python bench/conv.py --kind depthwise,transposed --batch 1 --quick --no-csv
     python bench/conv.py --level avx2                              # honed, torch and oneDNN held to AVX2
     python bench/conv.py --suite models                            # bench/image_models.py
-    python bench/conv.py --summary                                 # of the newest rows in the results
 
 Providers: ``torch`` (torch.nn.functional), ``honed`` (honed.ops) and ``honed-packed`` (honed.nn, the weight
 prepared once as in inference), each with contiguous and with channels_last tensors; ``--frozen`` adds torch
@@ -18,11 +17,9 @@ batch, and of the weight's gradient the first output channels.
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -30,12 +27,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import conv_report
 import harness
 import torch
 import torch.nn.functional as F
 from conv_shapes import KINDS, LAYERS_OF, Layer, layers
 from gemm import AVX2
-from gemm_report import BUSY, LEAST, grouped
 from transformer_cases import DTYPES, random
 
 import honed
@@ -44,8 +41,9 @@ from honed.testing import allowed_error
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 CHECK_FLOPS = 4e9
-LONG_S = 1.0  # a round of all providers: fewer rounds
-WORST = 6
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+PATIENCE_S = 2.0  # for all rounds of a layer: fewer of long ones
+SETTLED_S = 0.1  # beyond, what a call finds in the caches matters little
 
 
 @dataclass(frozen=True)
@@ -169,6 +167,7 @@ class Options:
     seconds: float
     rounds: int
     frozen: bool
+    clock: str
 
 
 def ready(o: Options, layer: Layer, batch: int) -> tuple[dict, dict, float]:
@@ -185,9 +184,9 @@ def ready(o: Options, layer: Layer, batch: int) -> tuple[dict, dict, float]:
         reference = reference or Reference(problem, backward)
         for name, provider in providers.items():
             call = make(provider(problem), problem)
-            start = time.perf_counter()
+            start = CLOCKS[o.clock]()
             parts = reference.of(call())
-            round_s += time.perf_counter() - start
+            round_s += CLOCKS[o.clock]() - start
             if name == "torch":
                 compared = zip(reference.parts, parts, strict=True)
                 limits = [allowed_error(right, found, problem.dtype) for right, found in compared]
@@ -209,10 +208,10 @@ def run(o: Options, layer: Layer, batch: int) -> tuple[list[dict], bool]:
     backward = o.suite == "backward"
     with torch.set_grad_enabled(backward):
         calls, errors, round_s = ready(o, layer, batch)
-        is_long = round_s > LONG_S
-        times, others = harness.quietest(
-            calls, o.seconds, 2 if is_long else o.rounds, tries=1 if is_long else 2
-        )
+        rounds = max(2, min(o.rounds, int(PATIENCE_S / round_s)))
+        tries = 2 if rounds == o.rounds and o.clock == "wall" else 1
+        options = {"clock": CLOCKS[o.clock], "settled": round_s < SETTLED_S}
+        times, others = harness.quietest(calls, o.seconds, rounds, tries, **options)
     work = layer.flops(batch) * (2 if backward else 1)
     theirs = [key for key in times if key[0] == "torch"]
     peer = min(theirs, key=lambda key: times[key].p50)
@@ -230,6 +229,7 @@ def run(o: Options, layer: Layer, batch: int) -> tuple[list[dict], bool]:
                 "threads": o.threads,
                 "provider": name,
                 "layout": layout,
+                "clock": o.clock,
                 "p20_us": round(taken.p20 * 1e6, 2),
                 "p50_us": round(taken.p50 * 1e6, 2),
                 "p80_us": round(taken.p80 * 1e6, 2),
@@ -243,73 +243,8 @@ def run(o: Options, layer: Layer, batch: int) -> tuple[list[dict], bool]:
                 "date": harness.today(),
             }
         )
-    print(line(rows), flush=True)
+    print(conv_report.line(rows), flush=True)
     return rows, len(times) == len(errors)
-
-
-# ---- what was found
-
-
-def line(rows: list[dict]) -> str:
-    first, parts = rows[0], []
-    for (name,), part in grouped(rows, ("provider",)).items():
-        shown = []
-        for row in part:
-            versus = f" x{float(row['ratio']):.2f}" if row["ratio"] else ""
-            shown.append(f"{float(row['p50_us']):.0f} us {float(row['gflops']):.0f}{versus}")
-        parts.append(f"{name} {' | '.join(shown)}")
-    noise = f"  (others took {100 * first['others']:.0f} % of the cores)" if first["others"] > BUSY else ""
-    label = f"{first['kind']:11} {first['layer']:26} x{first['batch']:<3}"
-    return f"{label} {'; '.join(parts)}{noise}"
-
-
-def better_layouts(rows: list[dict]) -> list[dict]:
-    """Of each layer and provider the row of its faster layout."""
-    key = ("suite", "dtype", "threads", "level", "layer", "batch", "provider")
-    return [min(part, key=lambda row: float(row["p50_us"])) for part in grouped(rows, key).values()]
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
-def _verdict(label: str, part: list[dict]) -> str:
-    values = sorted((float(row["ratio"]), f"{row['layer']} x{row['batch']}") for row in part)
-    ratios = [value for value, _ in values]
-    below = sum(value < LEAST for value in ratios)
-    rate = geometric_mean([float(row["gflops"]) for row in part])
-    worst = ", ".join(f"{name} {value:.2f}" for value, name in values[:WORST])
-    mean = geometric_mean(ratios)
-    return f"{label:24} {len(part):6} {mean:8.3f} {ratios[0]:6.2f} {below:6} {rate:8.1f}  {worst}"
-
-
-def summary(rows: list[dict]) -> str:
-    """Ratios of torch's time in its better layout to honed's in its better one; GF/s is honed's mean."""
-    out = []
-    columns = ("suite", "dtype", "threads", "level", "provider")
-    ours = [row for row in rows if row["ratio"]]
-    for (suite, dtype, threads, level, provider), part in grouped(ours, columns).items():
-        best = better_layouts(part)
-        out.append(f"{suite}, {dtype}, {threads} threads, {level}: {provider}")
-        head = f"{'':24} {'layers':>6} {'geomean':>8} {'min':>6} {'<' + str(LEAST):>6} {'GF/s':>8}  worst"
-        out.append(head)
-        out.append(_verdict("all", best))
-        by_layout = grouped(part, ("layout",)).items()
-        out += [_verdict(f"  {layout}", of_layout) for (layout,), of_layout in by_layout]
-        for (batch,), of_batch in grouped(best, ("batch",)).items():
-            out.append(_verdict(f"  batch {batch}", of_batch))
-        by_kind = grouped(best, ("kind",))
-        out += [_verdict(f"  {kind}", by_kind[kind,]) for kind in KINDS if (kind,) in by_kind]
-        out += [_verdict(f"  {net}", of_net) for (net,), of_net in grouped(best, ("net",)).items()]
-        disturbed = sum(float(row["others"]) > BUSY for row in best)
-        if disturbed:
-            out.append(f"  {disturbed} layers disturbed by other programs")
-    return "\n".join(out)
-
-
-def newest(rows: list[dict]) -> list[dict]:
-    key = ("suite", "dtype", "threads", "level", "layer", "batch", "provider", "layout")
-    return [part[-1] for part in grouped(rows, key).values()]
 
 
 def again_at(level: str) -> int:
@@ -333,18 +268,19 @@ def main() -> int:
     parser.add_argument("--dtype", default="f32", help="comma-separated, of f32, bf16")
     parser.add_argument("--level", default="", help="CPU level of honed; avx2 holds torch to AVX2 too")
     parser.add_argument("--seconds", type=float, default=0.3, help="budget of a layer, all providers")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of one thread, where other programs take the cores"
+    )
     parser.add_argument("--quick", action="store_true", help="short budgets: a first look")
     parser.add_argument("--frozen", action="store_true", help="torch with weights in oneDNN's layout too")
-    parser.add_argument("--summary", action="store_true", help="of the newest rows in the results")
     parser.add_argument("--no-csv", action="store_true", help="print only")
     arguments = parser.parse_args()
+    clock = "cpu" if arguments.cpu_time else "wall"
+    if arguments.cpu_time and arguments.threads != "1":
+        parser.error(f"--cpu-time --threads {arguments.threads}: expected --threads 1")
     if arguments.level and os.environ.get("HONED_ISA") != arguments.level:
         return again_at(arguments.level)
     path = harness.RESULTS / f"{harness.machine_name()}-conv.csv"
-    if arguments.summary:
-        with path.open(newline="") as file:
-            print(summary(newest(list(csv.DictReader(file)))))
-        return 0
     suites = arguments.suite.split(",")
     if "models" in suites:
         import image_models
@@ -366,8 +302,8 @@ def main() -> int:
         for suite in suites:
             for dtype in arguments.dtype.split(","):
                 seconds = arguments.seconds / (4 if arguments.quick else 1)
-                rounds = 2 if arguments.quick else 5
-                options = Options(suite, dtype, threads, seconds, rounds, arguments.frozen)
+                rounds = 5 if arguments.quick else 9
+                options = Options(suite, dtype, threads, seconds, rounds, arguments.frozen, clock)
                 for batch in map(int, arguments.batch.split(",")):
                     for layer in chosen:
                         taken, right = run(options, layer, batch)
@@ -377,7 +313,7 @@ def main() -> int:
                             harness.append_rows(path, taken)
                         gc.collect()
     if rows:
-        print(summary(rows))
+        print(conv_report.summary(rows))
     return int(not all_right)
 
 

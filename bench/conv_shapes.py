@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from conv_report import KINDS
 from image_nets import NETS
 from torch import nn
 
-KINDS = ("1x1", "3x3", "3x3 strided", "depthwise", "first", "5x5/7x7", "transposed", "conv1d", "other")
 LAYERS_OF = tuple(name for name in NETS if name != "convnet")
 
 

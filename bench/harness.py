@@ -56,26 +56,36 @@ def ratio(slow: Times, fast: Times) -> float:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable], budget_s: float = 2.0, min_rounds: int = 9
+    candidates: Mapping[str, Callable],
+    budget_s: float = 2.0,
+    min_rounds: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
+    settled: bool = False,
 ) -> dict[str, Times]:
-    """Times every candidate in every round, the order turned by one each round."""
+    """Times every candidate in every round, the order turned by one each round.
+
+    ``settled``: a call before each sample does not count, so that all find the caches as they left them.
+    Without, a candidate gains from the one before it where they share tensors.
+    """
     names = list(candidates)
     repeats = {}
     for name, call in candidates.items():
         call()
-        start = time.perf_counter()
+        start = clock()
         call()
-        repeats[name] = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
+        repeats[name] = max(1, int(SAMPLE_S / max(clock() - start, 1e-9)))
     samples = {name: [] for name in names}
-    end = time.perf_counter() + budget_s
+    end = clock() + budget_s
     rounds = 0
-    while rounds < min_rounds or time.perf_counter() < end:
+    while rounds < min_rounds or clock() < end:
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
             call, count = candidates[name], repeats[name]
-            start = time.perf_counter()
+            if settled:
+                call()
+            start = clock()
             for _ in range(count):
                 call()
-            samples[name].append((time.perf_counter() - start) / count)
+            samples[name].append((clock() - start) / count)
         rounds += 1
     return {name: Times.of(taken) for name, taken in samples.items()}
 
@@ -150,14 +160,18 @@ class OtherPrograms:
 
 
 def quietest(
-    calls: Mapping[str, Callable], seconds: float, min_rounds: int = 5, tries: int = 2
+    calls: Mapping[str, Callable],
+    seconds: float,
+    min_rounds: int = 5,
+    tries: int = 2,
+    **options,
 ) -> tuple[dict[str, Times], float]:
-    """interleaved() again while other programs run; and the share that they took in the quietest try."""
+    """interleaved(**options) again while other programs run; and what they took in the quietest try."""
     best, least = {}, 2.0
     for _ in range(tries):
         time.sleep(0.003)
         with OtherPrograms() as others:
-            times = interleaved(calls, seconds, min_rounds)
+            times = interleaved(calls, seconds, min_rounds, **options)
         if others.share < least:
             best, least = times, others.share
         if least <= BUSY:
