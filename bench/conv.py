@@ -11,7 +11,7 @@ prepared once as in inference), each with contiguous and with channels_last tens
 with weights in oneDNN's own layout, what freezing under torch.compile gives. Ratios are to torch in its
 better layout, without that. ``backward`` is the gradients of input, weight and bias alone. Results are
 checked against float64 before they are timed, as much of them as takes CHECK_FLOPS: the last images of a
-batch, and of the weight's gradient the first output channels.
+batch, and of the weight's gradient the first channels.
 """
 
 from __future__ import annotations
@@ -126,9 +126,8 @@ class Reference:
         self.backward, self.transposed = backward, layer.transposed
         work = layer.flops(p.batch)
         self.images = max(1, min(p.batch, int(CHECK_FLOPS / work * p.batch)))
-        self.channels = max(1, min(layer.outputs, int(CHECK_FLOPS / work * layer.outputs)))
-        if layer.groups > 1:
-            self.channels = layer.outputs
+        share = 1.0 if layer.groups > 1 else min(1.0, CHECK_FLOPS / work) ** 0.5
+        self.outputs, self.inputs = (math.ceil(n * share) for n in (layer.outputs, layer.inputs))
         function = torchs(p)
         wide = [t.detach().double().contiguous() for t in (x[-self.images :], w, b)]
         if not backward:
@@ -136,24 +135,25 @@ class Reference:
             return
         wide[0].requires_grad_()
         self.parts = list(torch.autograd.grad(function(*wide), wide[0], p.grad[-self.images :].double()))
-        cut = [t.detach().double().requires_grad_() for t in (self._channels(w), b[: self.channels])]
+        cut = [t.detach().double().requires_grad_() for t in (self._channels(w), b[: self.outputs])]
         sums = [torch.zeros_like(t) for t in cut]
         for i in range(p.batch):  # torch's float64 convolution unfolds all the images it gets
-            out = function(x[i : i + 1].double(), *cut)
-            grad = p.grad[i : i + 1, : self.channels].double()
+            out = function(x[i : i + 1, : self.inputs].double(), *cut)
+            grad = p.grad[i : i + 1, : self.outputs].double()
             for total, found in zip(sums, torch.autograd.grad(out, cut, grad), strict=True):
                 total += found
         self.parts += sums
 
     def _channels(self, w: torch.Tensor) -> torch.Tensor:
-        dimension = 1 if self.transposed else 0
-        return w.narrow(dimension, 0, min(self.channels, w.shape[dimension]))
+        if self.transposed:
+            return w[: self.inputs, : self.outputs]
+        return w[: self.outputs, : self.inputs]
 
     def of(self, results: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         first = results[0][-self.images :].detach().clone()
         if not self.backward:
             return [first]
-        return [first, self._channels(results[1]), results[2][: self.channels]]
+        return [first, self._channels(results[1]), results[2][: self.outputs]]
 
 
 # ---- timing
