@@ -26,14 +26,15 @@ struct Blocks {
 Blocks blocks_of(int tile, int64_t tiles, int64_t channels, int64_t panels) {
   const int64_t weight = frequencies_of(tile) * panels * kPanel * channels * 4;
   Blocks b;
-  // Weights that the second cache does not hold are read by one thread only, for many tiles.
-  b.shared = weight > (4 << 20) || tiles < 56;
-  const int64_t most = b.shared ? 168 : 56;
+  // Weights that come from memory are read by one thread only, for many tiles.
+  b.shared = weight > (16 << 20) || tiles < 112;
+  const int64_t fit = (512 << 10) / (frequencies_of(tile) * channels * 4) / 14 * 14;
+  const int64_t most = b.shared ? 168 : std::clamp<int64_t>(fit, 28, 112);
   int64_t blocks = ceil_of(tiles, most);
   if (!b.shared) blocks = ceil_of(blocks, 2) * 2;
   b.tiles = ceil_of(tiles, blocks);
   b.count = ceil_of(tiles, b.tiles);
-  b.group = std::clamp<int64_t>((b.shared ? 1024 : 256) / kPanel, 1, panels);
+  b.group = std::min<int64_t>(b.shared ? 32 : 2, panels);
   return b;
 }
 
@@ -52,8 +53,9 @@ int64_t winograd_weight_bytes(int tile, int64_t outputs, int64_t channels) {
 }
 
 void winograd_weight(int tile, const TensorView& w, void* to) {
-  WinogradWeightArgs args{tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
-                          w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
+  WinogradWeightArgs args{
+      tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
+      w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
   cpu::run(cpu::kernels().winograd_weight, args, ceil_of(args.outputs, kPanel) * args.channels,
            cpu::grain_for(kPanel * frequencies_of(tile)));
 }
@@ -115,8 +117,8 @@ void winograd(const TensorView& y, const TensorView& x, const float* weights, in
     a.panel = panel;
     a.group = std::min(blocks.group, args.panels - panel);
   };
-  const int64_t operations = std::min(tiles, blocks.tiles) * frequencies * args.channels *
-                             args.outputs / 8 * blocks.count;
+  const int64_t operations =
+      std::min(tiles, blocks.tiles) * frequencies * args.channels * args.outputs / 8 * blocks.count;
   int threads = cpu::threads_for(operations);
   if (!blocks.shared) {
     threads = int(std::min<int64_t>(threads, blocks.count));
