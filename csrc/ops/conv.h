@@ -114,13 +114,6 @@ void conv(const TensorView& y, const TensorView& x, const TensorView& w, const C
 void conv(const TensorView& y, const TensorView& x, const ConvWeight& w, const ConvShape& shape,
           const ConvEpilogue& epilogue, bool exact);
 
-// y[n, o, q] = activation(sum over p, k with p stride + k dilation - before = q of
-// w[c, o, k] x[n, c, p] + ...): the gradient of conv's input for x the gradient of its output.
-// w: (groups C, O / groups, KD, KH, KW). Every residue of q modulo the stride is a convolution of
-// its own with stride 1 over some of the kernel's elements.
-void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
-                    const ConvShape& shape, const ConvEpilogue& epilogue, bool exact);
-
 // dw[o,c,k] = sum_{n,p} g[n,o,p] x[n, g C + c, p stride + k dilation - before]; db[o] = sum g.
 // Of conv_transpose the same with g and x exchanged: dw[c,o,k].
 void conv_weight_gradient(const TensorView* dw, const TensorView* db, const TensorView& g,
