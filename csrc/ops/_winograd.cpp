@@ -17,6 +17,17 @@ int64_t frequencies_of(int tile) { return (tile + 2) * (tile + 2); }
 // An odd number of cache lines: rows of a tile and frequencies do not meet in a few sets.
 int64_t odd_lines(int64_t floats) { return (ceil_of(floats, 16) | 1) * 16; }
 
+// What steps cost beside one multiplication and addition of a product of matrices (0.0095 ns of a Zen 4 core):
+// a number of the weight, from memory where it is large; the transforms of a tile, a channel in or out; the transform of a
+// weight's 3 x 3 numbers, or their packing.
+constexpr double kTransform2 = 160, kTransform4 = 400;
+double stream(double numbers) { return numbers * (numbers > (1 << 20) ? 16 : 4); }
+constexpr double kPack2 = 640, kPack4 = 1080, kPackDirect = 220;
+// With fewer the sums are so short that the transforms' roundings stand out.
+constexpr double kFewestChannels = 8;
+
+std::atomic<int> forced{-1};
+
 // How tiles are divided: by the shape alone, so that sums do not depend on the threads.
 struct Blocks {
   int64_t tiles, count, group;
@@ -60,10 +71,33 @@ void winograd_weight(int tile, const TensorView& w, void* to) {
            cpu::grain_for(kPanel * frequencies_of(tile)));
 }
 
-int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& shape, bool packed) {
-  (void)y, (void)x, (void)shape, (void)packed;
-  return 4;
+int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, bool packed) {
+  if (!is_float(x.dtype) || s.groups != 1) return 0;
+  for (int i = 0; i < 3; ++i)
+    if (s.kernel[i] != (i ? 3 : 1) || s.stride[i] != 1 || s.dilation[i] != 1) return 0;
+  if (x.size(2) != 1 || y.size(2) != 1 || s.before[0] != 0) return 0;
+  if (forced.load() >= 0) return forced.load();
+  const double channels = double(x.size(1)), outputs = double(y.size(1));
+  if (channels < kFewestChannels) return 0;
+  const double weight = channels * outputs;
+  double least = 9 * weight * double(y.numel()) / outputs + stream(9 * weight);
+  if (!packed) least += kPackDirect * weight;
+  int best = 0;
+  for (int tile : {2, 4}) {
+    const double n = double(y.size(0) * ceil_of(y.size(3), tile) * ceil_of(y.size(4), tile));
+    const double padded = double(ceil_of(y.size(1), kPanel) * kPanel);
+    // Few rows leave the multipliers waiting for weights.
+    const double rows = n * (1 + 1.5 / std::min(n, 14.0));
+    const double frequencies = double(frequencies_of(tile));
+    double cost = frequencies * channels * padded * rows + stream(frequencies * weight) +
+                  n * (channels + outputs) * (tile == 4 ? kTransform4 : kTransform2);
+    if (!packed) cost += weight * (tile == 4 ? kPack4 : kPack2);
+    if (cost < least) least = cost, best = tile;
+  }
+  return best;
 }
+
+void set_winograd(int tile) { forced.store(tile); }
 
 void winograd(const TensorView& y, const TensorView& x, const float* weights, int tile,
               const ConvShape& shape, const ConvEpilogue& epilogue) {
