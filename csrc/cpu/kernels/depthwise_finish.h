@@ -1,0 +1,78 @@
+// What the kernels of depthwise convolution share: the way to memory, and where the border begins.
+#pragma once
+#include "cpu/kernels/conv_strip.h"
+#include "cpu/kernels/product_finish.h"
+#include "ops/_depthwise.h"
+
+HONED_BEGIN_LEVEL
+namespace {
+
+template <bool b>
+struct Flag {
+  static constexpr bool value = b;
+};
+template <int n>
+struct Number {
+  static constexpr int value = n;
+};
+
+// Lanes at a distance: one load where it is 1.
+template <class T>
+HONED_INLINE Vec<T> load_apart(const T* p, int64_t step, int n) {
+  return step == 1 ? load(p, n) : gather<T, Sum<T>>(p, step, n);
+}
+template <class T>
+HONED_INLINE void store_apart(T* p, int64_t step, Vec<T> v, int n) {
+  if (step == 1)
+    store(p, v, n);
+  else
+    scatter(p, step, v, n);
+}
+
+template <class T>
+HONED_INLINE Vec<T> bias_of(const DepthwiseArgs& a, int64_t channel, int n) {
+  if (!a.bias) return set1(Sum<T>(0));
+  return load_apart(static_cast<const Sum<T>*>(a.bias) + channel * a.bias_c, a.bias_c, n);
+}
+
+// Sums of pixels side by side, lanes over channels, to memory.
+template <class T>
+struct Finish {
+  const DepthwiseArgs& a;
+  bool simple;
+  Vec<T> low, high;
+  HONED_INLINE explicit Finish(const DepthwiseArgs& args) : a(args) {
+    using S = Sum<T>;
+    const S far = S(__builtin_inff());
+    low = set1(a.activation == Activation::none ? -far : S(0));
+    high = set1(a.activation == Activation::relu6 ? S(6) : far);
+    simple = !a.residual && a.y_c == 1 &&
+             (a.activation == Activation::none || a.activation == Activation::relu ||
+              a.activation == Activation::relu6);
+  }
+  HONED_INLINE void operator()(const Vec<T>* sum, int count, T* y, const T* residual, int n) const {
+    if (simple) {
+#pragma GCC unroll 8
+      for (int p = 0; p < count; ++p) store(y + p * a.y_s[2], vmin(high, vmax(low, sum[p])), n);
+      return;
+    }
+    for (int p = 0; p < count; ++p) {
+      Vec<T> value = sum[p];
+      if (residual) value = value + load_apart(residual + p * a.residual_s[2], a.residual_c, n);
+      store_apart(y + p * a.y_s[2], a.y_c, activate(value, a.activation), n);
+    }
+  }
+};
+
+// Narrows pixels [low, high) of a row of y to those that see no border at its ends.
+HONED_INLINE void inner(const DepthwiseArgs& a, int64_t& low, int64_t& high) {
+  const int64_t stride = a.stride[2], before = a.before[2];
+  const int64_t room = a.x.size[2] + before - (a.kernel[2] - 1) * a.dilation[2];
+  const int64_t first = before > 0 ? (before + stride - 1) / stride : 0;
+  const int64_t past = room > 0 ? (room + stride - 1) / stride : 0;
+  if (low < first) low = first < high ? first : high;
+  if (high > past) high = past > low ? past : low;
+}
+
+}  // namespace
+HONED_END_LEVEL
