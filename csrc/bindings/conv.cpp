@@ -91,9 +91,9 @@ auto packed(Results& results, const TensorView& input, const ConvWeight& weight,
                    {before_d, before_h, before_w},
                    {after_d, after_h, after_w},
                    {dilation_d, dilation_h, dilation_w},
-                   weight.groups,
+                   weight.sizes().groups,
                    border};
-  const ConvShape shape = g.shape("conv", weight.kernel);
+  const ConvShape shape = g.shape("conv", weight.sizes().kernel);
   const Activation act = activation_at("conv", activation);
   const TensorView out = make_output(results, input, shape, g.after, weight.sizes().outputs);
   HONED_CHECK(!residual || same_shape(*residual, out), "conv: residual has shape ",
@@ -121,7 +121,8 @@ std::shared_ptr<ConvWeight> pack_conv_weight(const Tensor& weight, const Optiona
 
 void bind_conv(py::module_& m) {
   py::classh<ConvWeight>(m, "PackedConvWeight", "A convolution's weight in the kernels' layout.")
-      .def_property_readonly("kind", [](const ConvWeight& w) { return w.int8() ? "int8" : "exact"; })
+      .def_property_readonly("kind",
+                             [](const ConvWeight& w) { return w.int8() ? "int8" : "exact"; })
       .def_property_readonly("out_channels", [](const ConvWeight& w) { return w.sizes().outputs; })
       .def_property_readonly(
           "in_channels", [](const ConvWeight& w) { return w.sizes().channels * w.sizes().groups; })

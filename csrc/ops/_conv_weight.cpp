@@ -82,9 +82,9 @@ ConvWeight::ConvWeight(const TensorView& w, const TensorView* bias, int64_t grou
     depthwise_weight(w, depthwise_.get());
   } else {
     panels_ = conv_panels(int8   ? WeightKind::int8
-                        : wide ? WeightKind::f64
-                               : WeightKind::f32,
-                        outputs / groups, conv_inputs(w));
+                          : wide ? WeightKind::f64
+                                 : WeightKind::f32,
+                          outputs / groups, conv_inputs(w));
     data_ = allocate_packed(groups * panels_.panels * panels_.panel_bytes);
     panels_.data = data_.get();
     if (int8)
@@ -152,8 +152,7 @@ const float* ConvWeight::winograd(int tile) const {
 int64_t ConvWeight::bytes() const {
   const ConvWeightSizes& s = sizes_;
   int64_t bytes = s.groups * panels_.panels * panels_.panel_bytes;
-  if (depthwise_)
-    bytes += s.outputs * s.kernel[0] * s.kernel[1] * s.kernel[2] * size_of(s.dtype);
+  if (depthwise_) bytes += s.outputs * s.kernel[0] * s.kernel[1] * s.kernel[2] * size_of(s.dtype);
   for (int i = 0; i < 2; ++i)
     if (winograd_[i]) bytes += winograd_weight_bytes(i ? 4 : 2, s.outputs, s.channels);
   return bytes;

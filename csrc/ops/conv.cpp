@@ -90,8 +90,7 @@ bool is_product(const Call& c) {
     if (c.shape.kernel[i] != 1 || c.shape.stride[i] != 1 || c.shape.before[i] != 0 ||
         c.y.size(i + 2) != c.x.size(i + 2))
       return false;
-  return c.shape.groups == 1 && pixel_step(c.x, false) != 0 &&
-         pixel_step(c.y, false) != 0 &&
+  return c.shape.groups == 1 && pixel_step(c.x, false) != 0 && pixel_step(c.y, false) != 0 &&
          (!c.epilogue.residual || pixel_step(*c.epilogue.residual, false) != 0);
 }
 
@@ -238,8 +237,8 @@ void conv(const TensorView& y, const TensorView& x, const TensorView& w, const C
   HONED_CHECK_TYPE(w.dtype == x.dtype, "conv: input is ", name_of(x.dtype), " and weight ",
                    name_of(w.dtype), ", expected one type");
   HONED_CHECK_TYPE(!epilogue.bias || epilogue.bias->dtype == x.dtype, "conv: input is ",
-                   name_of(x.dtype), " and bias ", epilogue.bias ? name_of(epilogue.bias->dtype) : "",
-                   ", expected one type");
+                   name_of(x.dtype), " and bias ",
+                   epilogue.bias ? name_of(epilogue.bias->dtype) : "", ", expected one type");
   check(y, x, shape, w.size(0), w.size(1), epilogue);
   if (y.numel() == 0) return;
   Call call{y, x, shape, epilogue, w.size(1)};
@@ -256,7 +255,7 @@ void conv(const TensorView& y, const TensorView& x, const TensorView& w, const C
     return winograd(y, x, packed.as<float>(), tile, shape, epilogue);
   }
   call.w = conv_panels(x.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32,
-                     w.size(0) / shape.groups, conv_inputs(w));
+                       w.size(0) / shape.groups, conv_inputs(w));
   Scratch packed(shape.groups * call.w.panels * call.w.panel_bytes);
   pack_conv_weight(w, shape.groups, packed.as<void>());
   call.w.data = packed.as<uint8_t>();

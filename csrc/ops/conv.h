@@ -106,7 +106,7 @@ class ConvWeight {
   const PackedView& panels() const { return panels_; }  // of group 0, the others follow
   const float* winograd(int tile) const;                // outputs a side of a tile: 2 or 4
   const void* depthwise() const { return depthwise_.get(); }
-  const void* padded_bias() const { return padded_bias_.get(); }       // as Destination has it
+  const void* padded_bias() const { return padded_bias_.get(); }            // as Destination has it
   const TensorView* bias() const { return bias_ ? &bias_view_ : nullptr; }  // f32 (f64)
 
  private:
