@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from honed._lib import torch
+from honed.ops._dispatch import is_compiling
 from honed.ops._library import ACTIVATIONS
 
 BORDERS = ("zeros", "reflect", "replicate", "circular")  # as ops/conv.h numbers them
@@ -77,6 +78,8 @@ def _numbers(op, n, kernel, stride, padding, dilation, groups, border, activatio
 def numbers(op, n, kernel, stride, padding, dilation, groups, border, activation):
     """The geometry; stride, padding before and after, and dilation of three dimensions, the first ones
     absent; border and activation as the kernels number them."""
+    if is_compiling():  # which would not remember either
+        return _numbers.__wrapped__(op, n, kernel, stride, padding, dilation, groups, border, activation)
     try:
         return _numbers(op, n, kernel, stride, padding, dilation, groups, border, activation)
     except TypeError:  # a list, which cannot be remembered
