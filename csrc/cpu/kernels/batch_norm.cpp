@@ -24,15 +24,14 @@ HONED_INLINE void join(V* mean, V* squares, S count, V more, V more_squares, S n
   *mean = *mean + apart * part;
 }
 
-template <class T>
 struct Moments {
-  Sum<T> mean, squares;
+  double mean, squares;
 };
 template <class T>
-Moments<T> moments_of(const T* x, const BatchNormShape& s) {
+Moments moments_of(const T* x, const BatchNormShape& s) {
   using S = Sum<T>;
-  Moments<T> all{0, 0};
-  S before = 0;
+  Moments all{0, 0};
+  double before = 0;
   int64_t planes = s.size < kPiece ? kPiece / s.size : 1, step = s.channels * s.size;
   for (int64_t b = 0; b < s.batch; b += planes)
     for (int64_t from = 0; from < s.size; from += kPiece) {
@@ -54,9 +53,9 @@ Moments<T> moments_of(const T* x, const BatchNormShape& s) {
         });
       }
       S off = around.total(0) / count;  // what the sum lost
-      S squares = around.total(1) - off * off * count;
-      join(&all.mean, &all.squares, before, mean + off, squares, count);
-      before += count;
+      join(&all.mean, &all.squares, before, double(mean) + double(off),
+           double(around.total(1) - off * off * count), double(count));
+      before += double(count);
     }
   return all;
 }
@@ -95,15 +94,17 @@ void norm_channel(const BatchNormArgs& a, int64_t c) {
   using S = Sum<T>;
   const BatchNormShape& s = a.shape;
   auto of = moments_of(at<T>(a.x, c * s.size), s);
-  S count = S(s.batch * s.size);
+  double count = double(s.batch * s.size);
   S weight = a.w ? static_cast<const S*>(a.w)[c] : S(1);
-  S scale = weight / square_root(of.squares / count + S(a.eps));
+  S scale = weight / square_root(S(of.squares / count) + S(a.eps));
   S shift = a.b ? static_cast<const S*>(a.b)[c] : S(0);
-  static_cast<S*>(a.mean)[c] = of.mean;
-  static_cast<S*>(a.var)[c] = of.squares / (count - S(1));
+  S mean = S(of.mean);
+  shift -= S(of.mean - double(mean)) * scale;  // what the mean lost to its type
+  static_cast<S*>(a.mean)[c] = mean;
+  static_cast<S*>(a.var)[c] = S(of.squares / (count - 1));
   // From the end, which the cache still has.
   for (int64_t b = s.batch; b-- > 0;)
-    norm_plane<T>(a, (b * s.channels + c) * s.size, of.mean, scale, shift);
+    norm_plane<T>(a, (b * s.channels + c) * s.size, mean, scale, shift);
 }
 
 template <class T>
