@@ -150,10 +150,10 @@ struct Defined {
   }
 };
 
+// The entry points for Python alone.
 template <auto body>
-void define(py::module_& m, const char* schema) {
+void define_for_python(py::module_& m, const char* schema) {
   using D = Defined<body>;
-  static const TorchOp op{schema, boxed<body>};
   D::schema = schema;
   D::name.assign(schema, std::strchr(schema, '('));
   D::direct = "direct_" + D::name;
@@ -162,6 +162,12 @@ void define(py::module_& m, const char* schema) {
       {D::direct.c_str(), as_method(D::template call<true>), METH_FASTCALL, schema},
       {nullptr, nullptr, 0, nullptr}};
   add_methods(m, methods);
+}
+
+template <auto body>
+void define(py::module_& m, const char* schema) {
+  static const TorchOp op{schema, boxed<body>};
+  define_for_python<body>(m, schema);
 }
 
 }  // namespace honed::bindings

@@ -14,6 +14,7 @@ namespace honed::bindings {
 namespace py = pybind11;
 
 #define HONED_OP(name, Args) void bind_##name(py::module_& m);
+#define HONED_COMPOSED(name) void bind_##name(py::module_& m);
 #define HONED_KERNEL(name, Args)
 #include "ops.def"
 #undef HONED_OP
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("verbose", &env::verbose, "HONED_VERBOSE=1.");
   bind_native(m);
 #define HONED_OP(name, Args) bind_##name(m);
+#define HONED_COMPOSED(name) bind_##name(m);
 #include "ops.def"
 #undef HONED_OP
 #undef HONED_KERNEL

@@ -1,7 +1,8 @@
 // From a tile of sums to memory: scale, bias, activation, residual.
 #pragma once
-#include "cpu/kernels/linear_tile.h"
+#include "cpu/kernels/linear_float.h"
 #include "cpu/simd/math.h"
+#include "cpu/simd/transpose.h"
 #include "cpu/simd/vec_f64.h"
 #include "cpu/visit.h"
 
@@ -97,6 +98,53 @@ void finish(const Destination& to, int64_t row, int rows, int64_t first, int cou
   }
 }
 
+// Where the sums of a panel can go straight from registers to y, its first row and channel being
+// these; bias of the panel's channels. False where they cannot.
+HONED_INLINE bool goes_straight(const Destination& to, int64_t row, int64_t first, int count,
+                                const float* bias, Straight* straight) {
+  if (to.dtype != DType::f32 || to.y_col != 1 || to.activation > Activation::relu6 ||
+      to.scale != 1.0 || to.bias_of_rows)
+    return false;
+  if (to.residual &&
+      (to.residual_col != 1 || !(to.residual_first || to.activation == Activation::none)))
+    return false;
+  constexpr float kInfinity = __builtin_inff();
+  const bool clamps = to.activation != Activation::none;
+  *straight = {static_cast<float*>(to.y) + row * to.y_row + first,
+               to.y_row,
+               bias,
+               to.residual ? static_cast<const float*>(to.residual) + row * to.residual_row + first
+                           : nullptr,
+               to.residual_row,
+               clamps ? 0.0f : -kInfinity,
+               to.activation == Activation::relu6 ? 6.0f : kInfinity,
+               count};
+  return true;
+}
+
+// The same where the rows of y lie side by side, as pixels of a plane do: blocks turned in registers.
+template <class T>
+void finish_turned(const Destination& to, int64_t row, int rows, int64_t first, int count,
+                   const float* out) {
+  for (int c = 0; c < count; c += kLanes)
+    for (int m = 0; m < rows; m += kLanes) {
+      const int columns = count - c < kLanes ? count - c : kLanes;
+      const int n = rows - m < kLanes ? rows - m : kLanes;
+      vf block[kLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = i < n ? load(out + (m + i) * kPanel + c) : zero();
+      transpose(block);
+      for (int i = 0; i < columns; ++i) {
+        vf value = block[i];
+        const T* residual =
+            static_cast<const T*>(to.residual) + (row + m) + (first + c + i) * to.residual_col;
+        if (to.residual && to.residual_first) value = value + load(residual, n);
+        value = activate(value, to.activation);
+        if (to.residual && !to.residual_first) value = value + load(residual, n);
+        store(static_cast<T*>(to.y) + (row + m) + (first + c + i) * to.y_col, value, n);
+      }
+    }
+}
+
 template <class S>
 void finish_any(const Destination& to, int64_t row, int rows, int64_t first, int count,
                 const S* out, const S* up) {
@@ -104,6 +152,9 @@ void finish_any(const Destination& to, int64_t row, int rows, int64_t first, int
     finish<double, double>(to, row, rows, first, count, out, up);
   else
     visit_float(to.dtype, [&](auto t) {
+      const bool turned = to.y_row == 1 && to.y_col != 1 && count > 1 && rows > 1 && !up;
+      if (turned && (!to.residual || to.residual_row == 1))
+        return finish_turned<typename decltype(t)::type>(to, row, rows, first, count, out);
       finish<float, typename decltype(t)::type>(to, row, rows, first, count, out, up);
     });
 }
