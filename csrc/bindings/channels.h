@@ -22,8 +22,7 @@ inline bool lies_channels_last(const TensorView& t, int channel) {
   return !t.contiguous() && channels_moved(t, channel).contiguous();
 }
 
-// A tensor as the kernels take it, in the order of its dimensions in the layout, dense: copied where it does not
-// lie so.
+// A tensor with its dimensions in the order of the layout; Dense copies one that does not lie so.
 inline TensorView in_layout(const TensorView& t, int channel, bool last) {
   return last ? channels_moved(t, channel) : t;
 }

@@ -13,11 +13,11 @@ struct PoolAxis {
 struct PoolArgs {
   const void* from;  // x; of a backward g
   void* to;          // y; of a backward dx
-  void*
-      codes;  // of max_pool, like y: the tap that was taken, its row times w.kernel and its column; or
-              // nullptr. i8 where the kernel has at most kSmallKernel taps, else i32
-  int64_t*
-      indices;  // of max_pool, like y: where in the plane that is, row w.in + column; or nullptr
+  // Of max_pool, like y, or nullptr: the tap that was taken, its row times w.kernel and its column;
+  // i8 where the kernel has at most kSmallKernel taps, else i32.
+  void* codes;
+  // Of max_pool, like y, or nullptr: where in the plane that is, row times w.in and column.
+  int64_t* indices;
   int64_t batch, channels;
   PoolAxis h, w;
   bool channels_last;
@@ -26,16 +26,15 @@ struct PoolArgs {
   DType dtype;
 };
 inline constexpr int64_t kSmallKernel = 128;
-inline constexpr int64_t kPoolChannels =
-    256;  // of adaptive_avg_pool with the channels last: a piece
+inline constexpr int64_t kPoolChannels = 256;  // a piece of channels of adaptive_avg_pool
 
 struct PoolWindow {  // [0]: h, [1]: w
   int64_t kernel[2], stride[2], padding[2], dilation[2];
   bool ceil;
 };
 
-// The sizes, checked as torch does. x: (C,...) or (B,C,...) with `dims` spatial dimensions, 1 or 2. `max`: as
-// max_pool, whose padding may be half of a kernel with its holes.
+// The sizes, checked as torch does. x: (C,...) or (B,C,...) with `dims` spatial dimensions, 1 or 2.
+// `max`: as max_pool2d, whose padding may be half of a kernel with its holes.
 PoolArgs pool_args(const char* op, const TensorView& x, int64_t dims, const PoolWindow& window,
                    bool max);
 // Those of a result of given size: h and w have in and out alone.

@@ -1,12 +1,13 @@
-// y[b,c,s] = act((x[b,c,s] - mean[c]) / dev[c] * w[c] + b[c] + residual[b,c,s]), dev = sqrt(var + eps)
-// with the moments given, or those of x over b and s (var: biased)
+// y[b,c,s] = act((x[b,c,s] - mean[c]) / dev[c] * w[c] + b[c] + residual[b,c,s])
+//
+// dev = sqrt(var + eps), with the moments given, or those of x over b and s (var: biased)
 //
 // g = dy where act passes (low < y < high), else 0; n = (x - mean) / dev; means over b and s:
 // dx = (g - mean(g) - n mean(g n)) w / dev, without the means where the moments were given,
 // dresidual = g, dw[c] = sum g n, db[c] = sum g
 //
-// x, y, residual: (B,C,S), or with the channels last (B,S,C), dense. Sums are f32, f64 for f64; vectors of C have
-// their type, and are widened to it where they come in a narrower one.
+// x, y, residual: (B,C,S), or with the channels last (B,S,C), dense. Sums are f32, f64 for f64;
+// vectors of C have their type, and are widened to it where they come in a narrower one.
 #pragma once
 #include "core/tensor_view.h"
 

@@ -1,8 +1,9 @@
 // y[b,c,o] = max_k x[b,c,o stride - padding + k dilation]        over two spatial dimensions
 // dx[b,c,i] = sum of g[b,c,o] over the windows o whose largest element i is, the first of several
 //
-// A NaN is larger than all, and the last of several is taken; what lies in the padding is not seen. x, y: any
-// element type, dense. Parallel over rows of the result: (b,c,h), with the channels last (b,h).
+// A NaN is larger than all, and the last of several is taken; what lies in the padding is not seen.
+// x, y: any element type, dense. Parallel over rows of the result: (b,c,h), with the channels last
+// (b,h).
 #pragma once
 #include "ops/_pool.h"
 

@@ -80,7 +80,7 @@ def test_a_readonly_array_is_read_and_not_written(name):
     assert got.flags.writeable and not np.shares_memory(got, x)
 
 
-@pytest.mark.parametrize("name", [name for name in _OPS if name != "embedding"])
+@pytest.mark.parametrize("name", [name for name in _OPS if name != "embedding" and "pool" not in name])
 def test_empty(name):
     for shape in ((0, 5, 3, 9), (2, 0, 3, 9), (2, 5, 0, 9)):
         assert _OPS[name](_array(np.float32, shape), lambda a: a).shape == shape

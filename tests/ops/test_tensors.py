@@ -234,6 +234,13 @@ def test_size_zero(name):
         assert ops.rope(torch.empty(1, 0, 2, 8), _COS, _SIN).shape == (1, 0, 2, 8)
     elif name == "embedding":
         assert ops.embedding(_IDS[:0], _tensor()).shape == (0, 3, 8)
+    elif name in ("max_pool1d", "avg_pool1d"):
+        with pytest.raises(ValueError, match=f"{name}: input has shape .* expected no size of 0"):
+            _BINDINGS[name](torch.empty(0, 8))
+    elif name == "adaptive_avg_pool1d":
+        assert _BINDINGS[name](torch.empty(0, 8)).shape == (0, 3)
+    elif name == "batch_norm":
+        assert _BINDINGS[name](torch.empty(0, 8)).shape == (0, 8)
     elif name.endswith("cross_entropy"):
         assert _BINDINGS[name](torch.empty(0, 8)).isnan()  # the mean of none
     else:

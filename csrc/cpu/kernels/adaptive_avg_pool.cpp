@@ -42,6 +42,12 @@ template <class T>
 void plane_backward(const PoolArgs& a, int64_t item) {
   const T* g = static_cast<const T*>(a.from) + item * a.h.out * a.w.out;
   T* dx = static_cast<T*>(a.to) + item * a.h.in * a.w.in;
+  if (a.h.out == 1 && a.w.out == 1) {
+    int64_t size = a.h.in * a.w.in;
+    Vec<T> all = set1(scalar(*g) / Sum<T>(size));
+    for_lanes_of<T>(size, [&](int64_t i, int n) { store(dx + i, all, n); });
+    return;
+  }
   alignas(64) Sum<T> sums[kRow + kLanesOf<T>];
   for (int64_t i = 0; i < a.h.in; ++i) {
     Range rows = outputs(a.h, i);
@@ -92,13 +98,17 @@ void pixels(const PoolArgs& a, int64_t item) {
       for (int u = 0; u < kSide; ++u) sums[u] = Vec<T>{};
       for (int64_t i = rows.begin; i < rows.end; ++i) {
         int64_t row = (at.image * a.h.in + i) * a.w.in;
-        Vec<T> of_row[kSide];
-        for (int u = 0; u < kSide; ++u) of_row[u] = Vec<T>{};
-        for (int64_t j = columns.begin; j < columns.end; ++j) {
-          const T* x = static_cast<const T*>(a.from) + (row + j) * a.channels + c;
-          for (int u = 0; u < kSide; ++u) of_row[u] = of_row[u] + load(x + u * kStep, n);
+        Vec<T> of_row[2][kSide] = {};  // even and odd columns: two chains of additions
+        const T* x = static_cast<const T*>(a.from) + (row + columns.begin) * a.channels + c;
+        int64_t j = columns.begin;
+        for (; j + 2 <= columns.end; j += 2, x += 2 * a.channels)
+          for (int k = 0; k < 2; ++k)
+            for (int u = 0; u < kSide; ++u)
+              of_row[k][u] = of_row[k][u] + load(x + k * a.channels + u * kStep, n);
+        for (int u = 0; u < kSide; ++u) {
+          if (j < columns.end) of_row[0][u] = of_row[0][u] + load(x + u * kStep, n);
+          sums[u] = sums[u] + (of_row[0][u] + of_row[1][u]);
         }
-        for (int u = 0; u < kSide; ++u) sums[u] = sums[u] + of_row[u];
       }
       for (int u = 0; u < kSide; ++u) store(y + c + u * kStep, sums[u] / set1(size), n);
     });

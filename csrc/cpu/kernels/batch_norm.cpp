@@ -1,5 +1,5 @@
-// batch_norm: moments of channels and what is made with them. A channel of planes fits the second-level cache more
-// often than not, so it is normalised right after its moments are known.
+// batch_norm: moments of channels and what is made with them. A channel of planes fits the
+// second-level cache more often than not, so it is normalised right after its moments are known.
 #include "ops/batch_norm.h"
 
 #include "cpu/kernels/batch_norm_rows.h"
@@ -14,7 +14,8 @@ constexpr int64_t kRows = 64;     // rows of kBatchNormPiece channels, likewise
 HONED_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 HONED_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 
-// Mean and summed squares around it of `count` elements, and those of n more (Chan, Golub and LeVeque).
+// Mean and summed squares around it of `count` elements, and those of n more (Chan, Golub and
+// LeVeque).
 template <class V, class S>
 HONED_INLINE void join(V* mean, V* squares, S count, V more, V more_squares, S n) {
   V apart = more - *mean;
@@ -23,20 +24,20 @@ HONED_INLINE void join(V* mean, V* squares, S count, V more, V more_squares, S n
   *mean = *mean + apart * part;
 }
 
-template <class T>
 struct Moments {
-  Sum<T> mean, squares;
+  double mean, squares;
 };
 template <class T>
-Moments<T> moments_of(const T* x, const BatchNormShape& s) {
+Moments moments_of(const T* x, const BatchNormShape& s) {
   using S = Sum<T>;
-  Moments<T> all{0, 0};
-  S before = 0;
+  Moments all{0, 0};
+  double before = 0;
   int64_t planes = s.size < kPiece ? kPiece / s.size : 1, step = s.channels * s.size;
   for (int64_t b = 0; b < s.batch; b += planes)
     for (int64_t from = 0; from < s.size; from += kPiece) {
       int64_t last = least(b + planes, s.batch), n = least(kPiece, s.size - from);
-      Chains<T, 1> sum, squares;
+      Chains<T, 1> sum;
+      Chains<T, 2> around;
       for (int64_t p = b; p < last; ++p) {
         const T* row = x + p * step + from;
         sum.add(n,
@@ -46,13 +47,15 @@ Moments<T> moments_of(const T* x, const BatchNormShape& s) {
       Vec<T> middle = set1(mean);
       for (int64_t p = b; p < last; ++p) {
         const T* row = x + p * step + from;
-        squares.add(n, [&](int64_t i, int m) {
+        around.add(n, [&](int64_t i, int m) {
           Vec<T> d = load(row + i, m) - middle;
-          return typename Chains<T, 1>::Parts{{d * d}};
+          return typename Chains<T, 2>::Parts{{d, d * d}};
         });
       }
-      join(&all.mean, &all.squares, before, mean, squares.total(0), count);
-      before += count;
+      S off = around.total(0) / count;  // what the sum lost
+      join(&all.mean, &all.squares, before, double(mean) + double(off),
+           double(around.total(1) - off * off * count), double(count));
+      before += double(count);
     }
   return all;
 }
@@ -91,15 +94,17 @@ void norm_channel(const BatchNormArgs& a, int64_t c) {
   using S = Sum<T>;
   const BatchNormShape& s = a.shape;
   auto of = moments_of(at<T>(a.x, c * s.size), s);
-  S count = S(s.batch * s.size);
+  double count = double(s.batch * s.size);
   S weight = a.w ? static_cast<const S*>(a.w)[c] : S(1);
-  S scale = weight / square_root(of.squares / count + S(a.eps));
+  S scale = weight / square_root(S(of.squares / count) + S(a.eps));
   S shift = a.b ? static_cast<const S*>(a.b)[c] : S(0);
-  static_cast<S*>(a.mean)[c] = of.mean;
-  static_cast<S*>(a.var)[c] = of.squares / (count - S(1));
+  S mean = S(of.mean);
+  shift -= S(of.mean - double(mean)) * scale;  // what the mean lost to its type
+  static_cast<S*>(a.mean)[c] = mean;
+  static_cast<S*>(a.var)[c] = S(of.squares / (count - 1));
   // From the end, which the cache still has.
   for (int64_t b = s.batch; b-- > 0;)
-    norm_plane<T>(a, (b * s.channels + c) * s.size, of.mean, scale, shift);
+    norm_plane<T>(a, (b * s.channels + c) * s.size, mean, scale, shift);
 }
 
 template <class T>
@@ -115,7 +120,7 @@ void moments_of_block(const BatchNormArgs& a, int64_t item) {
     for (int64_t from = block.first_row; from < block.last_row; from += kRows) {
       int64_t until = least(from + kRows, block.last_row);
       S count = S(until - from);
-      Vec<T> mean[kSide] = {}, squares[kSide] = {};
+      Vec<T> mean[kSide] = {}, off[kSide] = {}, squares[kSide] = {};
       for (int64_t r = from; r < until; ++r)
         for (int u = 0; u < kSide; ++u)
           mean[u] = mean[u] + load(at<T>(a.x, r * channels + c + u * kStep), n);
@@ -123,10 +128,14 @@ void moments_of_block(const BatchNormArgs& a, int64_t item) {
       for (int64_t r = from; r < until; ++r)
         for (int u = 0; u < kSide; ++u) {
           Vec<T> d = load(at<T>(a.x, r * channels + c + u * kStep), n) - mean[u];
+          off[u] = off[u] + d;
           squares[u] = fmadd(d, d, squares[u]);
         }
-      for (int u = 0; u < kSide; ++u)
-        join(&means[u], &all_squares[u], before, mean[u], squares[u], count);
+      for (int u = 0; u < kSide; ++u) {
+        off[u] = off[u] / count;  // what the sum lost
+        join(&means[u], &all_squares[u], before, mean[u] + off[u],
+             squares[u] - off[u] * off[u] * count, count);
+      }
       before += count;
     }
     S* parts = at<S>(a.parts, 2 * block.index * channels + c);

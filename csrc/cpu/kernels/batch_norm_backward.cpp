@@ -48,7 +48,10 @@ void channel_backward(const BatchNormBackwardArgs& a, int64_t c) {
     for_lanes_of<T>(s.size, [&](int64_t i, int n) {
       Vec<T> v = e.grad(i, n);
       if (d_residual) store(d_residual + i, v, n);
-      if (dx) store(dx + i, (v - shift - (load(e.x + i, n) - mean) * back) * scale, n);
+      if (!dx) return;
+      // Not by a factor of 0: an infinite x has a gradient where the moments were given.
+      if (a.training) v = v - shift - (load(e.x + i, n) - mean) * back;
+      store(dx + i, v * scale, n);
     });
   }
 }
@@ -89,8 +92,9 @@ void row_backward(const BatchNormBackwardArgs& a, int64_t row) {
     Vec<T> v = e.grad(c, n);
     if (d_residual) store(d_residual + c, v, n);
     if (!dx) return;
-    Vec<T> d = load(e.x + c, n) - load(mean + c, n);
-    store(dx + c, (v - load(shift + c, n) - d * load(back + c, n)) * load(scale + c, n), n);
+    if (a.training)
+      v = v - load(shift + c, n) - (load(e.x + c, n) - load(mean + c, n)) * load(back + c, n);
+    store(dx + c, v * load(scale + c, n), n);
   });
 }
 

@@ -139,11 +139,19 @@ void pixels_row(const PoolArgs& a, int64_t item) {
 // The elements of g whose code is k.
 template <class T, class C>
 HONED_INLINE Vec<T> of_code(const T* g, const C* codes, int64_t k, int n) {
-  alignas(64) Sum<T> lanes[kLanesOf<T>] = {};
+#ifdef __AVX512BW__
+  if constexpr (sizeof(C) == 1 && kLanesOf<T> == kLanes) {
+    __m128i some = _mm_maskz_loadu_epi8(first(n), codes);
+    return _mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(some, _mm_set1_epi8(char(k))), load(g, n));
+  }
+#endif
+  C some[kLanesOf<T>] = {};
   if (n == kLanesOf<T>)
-    for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = Sum<T>(codes[i]);
+    __builtin_memcpy(some, codes, sizeof some);
   else
-    for (int i = 0; i < n; ++i) lanes[i] = Sum<T>(codes[i]);
+    __builtin_memcpy(some, codes, size_t(n) * sizeof(C));
+  alignas(64) Sum<T> lanes[kLanesOf<T>];
+  for (int i = 0; i < kLanesOf<T>; ++i) lanes[i] = Sum<T>(some[i]);
   Vec<T> code = load(lanes);
   return code == set1(Sum<T>(k)) ? load(g, n) : Vec<T>{};
 }

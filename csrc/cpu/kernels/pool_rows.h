@@ -1,5 +1,5 @@
-// Rows of planes under windows with a stride. A row is laid out by phases, the positions p with equal
-// p mod stride side by side: what neighbouring outputs take at one tap is then contiguous.
+// Rows of planes under windows with a stride. A row is laid out by phases, the positions p with
+// equal p mod stride side by side: what neighbouring outputs take at one tap is then contiguous.
 #pragma once
 #include "cpu/simd/vec_f64.h"
 #include "cpu/visit.h"
@@ -8,9 +8,8 @@
 HONED_BEGIN_LEVEL
 namespace {
 
-constexpr int64_t kRow = 1024;   // elements of a row in the first-level cache
-constexpr int64_t kTaps = 64;    // taps along a row that are taken at once
-constexpr int64_t kVectors = 4;  // of channels that are summed side by side
+constexpr int64_t kRow = 1024;  // elements of a row in the first-level cache
+constexpr int64_t kTaps = 64;   // taps along a row that are taken at once
 
 HONED_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 HONED_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -63,13 +62,15 @@ HONED_INLINE void join(vd even, vd odd, vd* a, vd* b) {
 struct Range {
   int64_t begin, end;
 };
-// The taps of output o that lie inside the input; the first one that does not lie before it where none does.
+// The taps of output o that lie inside the input; where none does, an empty range from the first
+// that does not lie before it.
 HONED_INLINE Range taps_inside(const PoolAxis& a, int64_t o) {
   int64_t start = o * a.stride - a.padding;
   int64_t begin = start < 0 ? ceil_div(-start, a.dilation) : 0;
   return {begin, most(begin, least(a.kernel, ceil_div(a.in - start, a.dilation)))};
 }
-// The outputs that take position p (counted from the start of the padding) at distance `off` and later ones.
+// The first output that takes position p (counted from the start of the padding), or a later one,
+// at distance `off`.
 HONED_INLINE int64_t first_output(const PoolAxis& a, int64_t p, int64_t off) {
   return ceil_div(p - off, a.stride);
 }
@@ -81,8 +82,8 @@ HONED_INLINE int64_t output_of(const PoolAxis& a, int64_t i, int64_t k) {
   return o < a.out && o * a.stride == p ? o : -1;
 }
 
-// What `outs` outputs from o on take at `taps` taps from t on: vectors of neighbouring outputs at at[tap - t].
-// Lanes beyond the outputs hold anything.
+// What `outs` outputs from o on take at `taps` taps from t on: vectors of neighbouring outputs at
+// at[tap - t]. Lanes beyond the outputs hold anything.
 template <class T>
 struct RowPiece {
   static constexpr int kStep = kLanesOf<T>;
@@ -133,7 +134,8 @@ struct RowPiece {
   }
 };
 
-// Rows of results: combine(tap, so far) over the taps of each window, then finish(value, output, n).
+// Rows of results: combine(tap, so far) over the taps of each window, then finish(value, output,
+// n).
 template <class T, class Combine, class Finish>
 HONED_INLINE void pool_row(const PoolArgs& a, int64_t item, Sum<T> identity, Combine&& combine,
                            Finish&& finish) {
@@ -144,18 +146,31 @@ HONED_INLINE void pool_row(const PoolArgs& a, int64_t item, Sum<T> identity, Com
   const T* x = static_cast<const T*>(a.from) + (item / a.h.out * a.h.in + row) * a.w.in;
   T* y = static_cast<T*>(a.to) + item * a.w.out;
   int64_t taps = piece.taps(a.w), outs = piece.outs(a.w), down = a.h.dilation * a.w.in;
+  auto column = [&](int64_t i, int m) {
+    if (rows.begin == rows.end) return set1(identity);
+    const T* p = x + i;
+    Vec<T> v = load(p, m);
+    for (int64_t k = rows.begin + 1; k < rows.end; ++k) v = combine(load(p += down, m), v);
+    return v;
+  };
+  if (a.w.kernel == 2 && a.w.stride == 2 && !a.w.padding && a.w.dilation == 1 &&
+      2 * a.w.out <= a.w.in) {  // pairs, the commonest windows: straight from memory
+    constexpr int kStep = kLanesOf<T>;
+    for_lanes_of<T>(a.w.out, [&](int64_t i, int m) {
+      Vec<T> one = column(2 * i, 2 * m < kStep ? 2 * m : kStep), two = one, even, odd;
+      int more = 2 * m - kStep;
+      if (more > 0) two = column(2 * i + kStep, more < kStep ? more : kStep);
+      split(one, two, &even, &odd);
+      store(y + i, finish(combine(odd, even), i, m), m);
+    });
+    return;
+  }
   for (int64_t o = 0; o < a.w.out; o += outs) {
     int64_t n = least(outs, a.w.out - o);
     for (int64_t t = 0; t < a.w.kernel; t += taps) {
       int64_t count = least(taps, a.w.kernel - t);
       bool ends = t + count == a.w.kernel;
-      piece.fill(a.w, o, n, t, count, identity, [&](int64_t i, int m) {
-        if (rows.begin == rows.end) return set1(identity);
-        const T* p = x + i;
-        Vec<T> v = load(p, m);
-        for (int64_t k = rows.begin + 1; k < rows.end; ++k) v = combine(load(p += down, m), v);
-        return v;
-      });
+      piece.fill(a.w, o, n, t, count, identity, column);
       for_lanes_of<T>(n, [&](int64_t i, int m) {
         Vec<T> v = t ? load(so_far + i) : set1(identity);
         for (int64_t k = 0; k < count; ++k) v = combine(load(piece.at[k] + i), v);
@@ -168,8 +183,8 @@ HONED_INLINE void pool_row(const PoolArgs& a, int64_t item, Sum<T> identity, Com
   }
 }
 
-// One row of a gradient of planes: the sum over windows of value(row of g, output, n, row's tap, tap), which is
-// 0 in lanes beyond n.
+// One row of a gradient of planes: the sum over windows of value(row of g, output, n, row's tap,
+// tap), which is 0 in lanes beyond n.
 template <class T, class Value>
 HONED_INLINE void spread_row(const PoolArgs& a, int64_t item, Value&& value) {
   constexpr int kStep = kLanesOf<T>;
@@ -236,7 +251,8 @@ template <class T, class F>
 HONED_INLINE void for_channels(int64_t begin, int64_t end, F&& body) {
   constexpr int kStep = kLanesOf<T>;
   int64_t c = begin;
-  for (; c + kVectors * kStep <= end; c += kVectors * kStep) body(Side<kVectors>{}, c, kStep);
+  for (; c + 4 * kStep <= end; c += 4 * kStep) body(Side<4>{}, c, kStep);
+  for (; c + 2 * kStep <= end; c += 2 * kStep) body(Side<2>{}, c, kStep);
   for (; c < end; c += kStep) body(Side<1>{}, c, int(least(kStep, end - c)));
 }
 

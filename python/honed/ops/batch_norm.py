@@ -24,7 +24,7 @@ def batch_norm(
     activation="none",
     residual=None,
 ):
-    """``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``, mean and var one a channel.
+    """``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``, moments one a channel.
 
     Args:
         input: ``(B, C, ...)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.

@@ -24,8 +24,7 @@ def _max_pool(dims, input, kernel_size, stride, padding, dilation, ceil_mode, re
         if how == 1:
             found = _run(input, dims, *options, False, bool(return_indices))
         else:
-            out, indices = MaxPool.apply(input, dims, options, bool(return_indices))
-            return (out, indices) if return_indices else out
+            return MaxPool.apply(input, dims, options, bool(return_indices))
     return (found[0], found[2]) if return_indices else found[0]
 
 
@@ -60,13 +59,13 @@ def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
-    """``y[c, o, p] = max over k, l of x[c, o stride - padding + k dilation, p stride - padding + l dilation]``.
+    """``y[c, o, p] = max over k, l of x[c, o s - padding + k dilation, p s - padding + l dilation]``.
 
     Args:
         input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or
             NumPy array.
         kernel_size: a number, or one for height and one for width, as the next three.
-        stride: from a window to the next; ``None`` is kernel_size.
+        stride: s, from a window to the next; ``None`` is kernel_size.
         padding: positions at all sides that are not seen, at most half of the kernel (with the holes of a
             dilation).
         dilation: from an element of a window to the next.

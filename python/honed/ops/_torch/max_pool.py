@@ -46,10 +46,11 @@ class MaxPool(torch.autograd.Function):
         ctx.dims, ctx.options = dims, options
         if return_indices:
             ctx.mark_non_differentiable(indices)
-        return out, indices if return_indices else None
+            return out, indices
+        return out
 
     @staticmethod
-    def backward(ctx, grad, _):
+    def backward(ctx, grad, *_):
         input, codes = ctx.saved_tensors
         if needs_torch(grad, input):
             (d_input,) = again(_plain(ctx.dims, ctx.options), (input,), grad, (True,))
