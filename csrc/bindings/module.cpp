@@ -14,11 +14,11 @@ namespace honed::bindings {
 namespace py = pybind11;
 
 #define HONED_OP(name, Args) void bind_##name(py::module_& m);
+#define HONED_COMPOSED(name) void bind_##name(py::module_& m);
 #define HONED_KERNEL(name, Args)
 #include "ops.def"
 #undef HONED_OP
 void bind_engine(py::module_& m);
-void bind_dwtemp(py::module_& m);
 void bind_torch_library(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -46,11 +46,11 @@ PYBIND11_MODULE(_core, m) {
   m.def("verbose", &env::verbose, "HONED_VERBOSE=1.");
   bind_native(m);
 #define HONED_OP(name, Args) bind_##name(m);
+#define HONED_COMPOSED(name) bind_##name(m);
 #include "ops.def"
 #undef HONED_OP
 #undef HONED_KERNEL
   bind_engine(m);
-  bind_dwtemp(m);
   bind_torch_library(m);
   cpu::level();  // a bad HONED_ISA fails here, at import
 }
