@@ -7,6 +7,7 @@
 
 #include "bindings/_conv.h"
 #include "bindings/caster.h"
+#include "ops/_winograd.h"
 
 namespace honed::bindings {
 
@@ -90,11 +91,11 @@ auto packed(Results& results, const TensorView& input, const ConvWeight& weight,
                    {before_d, before_h, before_w},
                    {after_d, after_h, after_w},
                    {dilation_d, dilation_h, dilation_w},
-                   weight.groups,
+                   weight.sizes().groups,
                    border};
-  const ConvShape shape = g.shape("conv", weight.kernel);
+  const ConvShape shape = g.shape("conv", weight.sizes().kernel);
   const Activation act = activation_at("conv", activation);
-  const TensorView out = make_output(results, input, shape, g.after, weight.outputs);
+  const TensorView out = make_output(results, input, shape, g.after, weight.sizes().outputs);
   HONED_CHECK(!residual || same_shape(*residual, out), "conv: residual has shape ",
               residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
   return [=, &weight] {
@@ -120,17 +121,23 @@ std::shared_ptr<ConvWeight> pack_conv_weight(const Tensor& weight, const Optiona
 
 void bind_conv(py::module_& m) {
   py::classh<ConvWeight>(m, "PackedConvWeight", "A convolution's weight in the kernels' layout.")
-      .def_property_readonly("kind", [](const ConvWeight& w) { return name_of(w.panels().kind); })
-      .def_readonly("out_channels", &ConvWeight::outputs)
-      .def_property_readonly("in_channels",
-                             [](const ConvWeight& w) { return w.channels * w.groups; })
-      .def_readonly("groups", &ConvWeight::groups)
+      .def_property_readonly("kind",
+                             [](const ConvWeight& w) { return w.int8() ? "int8" : "exact"; })
+      .def_property_readonly("out_channels", [](const ConvWeight& w) { return w.sizes().outputs; })
       .def_property_readonly(
-          "kernel_size",
-          [](const ConvWeight& w) { return py::make_tuple(w.kernel[0], w.kernel[1], w.kernel[2]); })
+          "in_channels", [](const ConvWeight& w) { return w.sizes().channels * w.sizes().groups; })
+      .def_property_readonly("groups", [](const ConvWeight& w) { return w.sizes().groups; })
+      .def_property_readonly("kernel_size",
+                             [](const ConvWeight& w) {
+                               const int64_t* k = w.sizes().kernel;
+                               return py::make_tuple(k[0], k[1], k[2]);
+                             })
       .def_property_readonly("nbytes", &ConvWeight::bytes);
   m.def("pack_conv_weight", &pack_conv_weight, "Packs a convolution's weight and bias.",
         py::arg("weight"), py::arg("bias"), py::arg("groups"), py::arg("int8"));
+  m.def("set_winograd", &set_winograd,
+        "For tests: outputs a side of Winograd's tiles, 2 or 4, 0 for none, -1 by cost.",
+        py::arg("tile"));
   define<forward>(
       m,
       "conv(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int stride_d, "

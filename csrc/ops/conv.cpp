@@ -2,13 +2,13 @@
 #include "ops/conv.h"
 
 #include <algorithm>
-#include <cmath>
-#include <optional>
 
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_conv_weight.h"
 #include "ops/_depthwise.h"
+#include "ops/_winograd.h"
 #include "ops/matmul.h"
 
 namespace honed {
@@ -35,7 +35,7 @@ void check(const TensorView& y, const TensorView& x, const ConvShape& s, int64_t
               shape_of(y), ", expected [", x.size(0), ", ", outputs, ", ...]");
   HONED_CHECK(!e.bias || (e.bias->ndim == 1 && e.bias->size(0) == outputs), "conv: bias has shape ",
               e.bias ? shape_of(*e.bias) : "", ", expected [", outputs, "]");
-  for (const TensorView* t : {&y, e.bias, e.residual})
+  for (const TensorView* t : {&y, e.residual})
     HONED_CHECK_TYPE(!t || t->dtype == x.dtype, "conv: input is ", name_of(x.dtype),
                      " and another operand ", t ? name_of(t->dtype) : "", ", expected one type");
   HONED_CHECK(!e.residual || same_shape(*e.residual, y), "conv: residual has shape ",
@@ -44,63 +44,14 @@ void check(const TensorView& y, const TensorView& x, const ConvShape& s, int64_t
                    "conv: activation of float64 is not none, relu or relu6, expected one of these");
 }
 
-// Panels of all groups: sizes, no memory yet.
-PackedView layout_of(WeightKind kind, int64_t outputs, int64_t inputs) {
-  PackedView w{};
-  w.kind = kind;
-  w.n = outputs;
-  w.k = w.k_padded = inputs;
-  w.panels = ceil_div(outputs, kPanel);
-  w.panel_bytes = inputs * kPanel *
-                  (kind == WeightKind::f64    ? 8
-                   : kind == WeightKind::int8 ? 1
-                                              : 4);
-  return w;
-}
-
-int64_t inputs_of(const TensorView& w) { return w.size(1) * w.size(2) * w.size(3) * w.size(4); }
-
-void pack(const TensorView& w, int64_t groups, void* to) {
-  ConvWeightArgs args{
-      w.data, w.dtype, w.size(0) / groups, w.size(1), {}, w.stride(0), w.stride(1), {}, 0, to};
-  for (int i = 0; i < 3; ++i) {
-    args.kernel[i] = w.size(i + 2);
-    args.k[i] = w.stride(i + 2);
-  }
-  args.panels = ceil_div(args.outputs, kPanel);
-  cpu::run(cpu::kernels().conv_weight, args, groups * args.panels,
-           cpu::grain_for(kPanel * inputs_of(w) / 4));
-}
-
-// A bias with whole panels in every group.
-template <class S>
-void pad_bias(const TensorView& bias, int64_t groups, S* to) {
-  const int64_t outputs = bias.size(0) / groups, padded = ceil_div(outputs, kPanel) * kPanel;
-  std::fill_n(to, groups * padded, S(0));
-  for (int64_t g = 0; g < groups; ++g)
-    for (int64_t o = 0; o < outputs; ++o) {
-      const int64_t at = (g * outputs + o) * bias.stride(0);
-      to[g * padded + o] = S(bias.dtype == DType::f64 ? bias.as<double>()[at] : element(bias, at));
-    }
-}
-int64_t padded_bias_bytes(int64_t outputs, int64_t groups, DType dtype) {
-  return groups * ceil_div(outputs / groups, kPanel) * kPanel * size_of(sum_type(dtype));
-}
-void pad_bias_any(const TensorView& bias, int64_t groups, void* to) {
-  if (bias.dtype == DType::f64)
-    pad_bias(bias, groups, static_cast<double*>(to));
-  else
-    pad_bias(bias, groups, static_cast<float*>(to));
-}
-
-// One call: operands, and the weight in the form of panels.
+// One call: operands, and the weight in the form of panels with a bias that fits them.
 struct Call {
   const TensorView &y, &x;
-  ConvShape shape;
-  PackedView w;
-  int64_t channels;
-  const void* bias;
+  const ConvShape& shape;
   const ConvEpilogue& epilogue;
+  int64_t channels;
+  PackedView w = {};
+  const void* bias = nullptr;
 };
 
 Destination destination_of(const Call& c) {
@@ -139,8 +90,7 @@ bool is_product(const Call& c) {
     if (c.shape.kernel[i] != 1 || c.shape.stride[i] != 1 || c.shape.before[i] != 0 ||
         c.y.size(i + 2) != c.x.size(i + 2))
       return false;
-  return c.shape.groups == 1 && c.w.kind != WeightKind::int8 && pixel_step(c.x, false) != 0 &&
-         pixel_step(c.y, false) != 0 &&
+  return c.shape.groups == 1 && pixel_step(c.x, false) != 0 && pixel_step(c.y, false) != 0 &&
          (!c.epilogue.residual || pixel_step(*c.epilogue.residual, false) != 0);
 }
 
@@ -230,9 +180,21 @@ void direct(const Call& c) {
   });
 }
 
-void run(const Call& c) {
-  if (is_product(c)) return product(c);
-  direct(c);
+enum class ConvWay { product, direct, winograd, depthwise };
+
+// packed: forms of the weight are kept. tile: of Winograd.
+ConvWay way_of(const Call& c, bool int8, bool packed, bool exact, int* tile) {
+  if (c.shape.groups > 1 && c.channels == 1) return ConvWay::depthwise;
+  if (int8) return ConvWay::direct;
+  if (is_product(c)) return ConvWay::product;
+  const ConvShape& s = c.shape;
+  const bool three = s.kernel[0] == 1 && s.kernel[1] == 3 && s.kernel[2] == 3 && s.before[0] == 0;
+  const bool ones = s.stride[1] == 1 && s.stride[2] == 1 && s.dilation[1] == 1 &&
+                    s.dilation[2] == 1 && s.groups == 1 && c.x.size(2) == 1 && c.y.size(2) == 1;
+  *tile = !exact && three && ones && c.x.dtype != DType::f64 && c.channels > 0
+              ? winograd_tile(c.y, c.x, s, packed)
+              : 0;
+  return *tile ? ConvWay::winograd : ConvWay::direct;
 }
 
 }  // namespace
@@ -270,80 +232,63 @@ int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilati
   return room < 0 ? 0 : room / stride + 1;
 }
 
-ConvWeight::ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups_, bool int8)
-    : outputs(w.size(0)), channels(w.size(1)), groups(groups_), dtype(sum_type(w.dtype)) {
-  HONED_CHECK_TYPE(is_real(w.dtype) && (!int8 || w.dtype != DType::f64), "conv: weight is ",
-                   name_of(w.dtype), ", expected float32, float16 or bfloat16");
-  HONED_CHECK(groups > 0 && outputs % groups == 0, "conv: weight has ", outputs,
-              " output channels, expected a multiple of groups, ", groups);
-  HONED_CHECK(!bias || (bias->ndim == 1 && bias->size(0) == outputs), "conv: bias has shape ",
-              bias ? shape_of(*bias) : "", ", expected [", outputs, "]");
-  for (int i = 0; i < 3; ++i) kernel[i] = w.size(i + 2);
-  const int64_t inputs = inputs_of(w), each = outputs / groups;
-  panels_ = layout_of(int8                  ? WeightKind::int8
-                      : dtype == DType::f64 ? WeightKind::f64
-                                            : WeightKind::f32,
-                      each, inputs);
-  const int64_t count = groups * panels_.panels;
-  bytes_ = count * panels_.panel_bytes;
-  data_ = allocate_packed(bytes_);
-  if (int8) {
-    scales_ = allocate_packed(count * kPanel * 4);
-    Scratch exact(count * inputs * kPanel * 4);
-    pack(w, groups, exact.as<void>());
-    for (int64_t p = 0; p < count; ++p)
-      for (int c = 0; c < kPanel; ++c) {
-        const float* from = exact.as<float>() + p * inputs * kPanel + c;
-        float largest = 0;
-        for (int64_t i = 0; i < inputs; ++i)
-          largest = std::max(largest, std::fabs(from[i * kPanel]));
-        const float scale = largest > 0 ? largest / 127 : 1;
-        reinterpret_cast<float*>(scales_.get())[p * kPanel + c] = scale;
-        for (int64_t i = 0; i < inputs; ++i)
-          reinterpret_cast<int8_t*>(data_.get())[(p * inputs + i) * kPanel + c] =
-              int8_t(std::lrint(from[i * kPanel] / scale));
-      }
-    panels_.scales = reinterpret_cast<const float*>(scales_.get());
-  } else {
-    pack(w, groups, data_.get());
-  }
-  panels_.data = data_.get();
-  if (bias) {
-    bias_ = allocate_packed(padded_bias_bytes(outputs, groups, dtype));
-    pad_bias_any(*bias, groups, bias_.get());
-  }
-}
-
-int64_t ConvWeight::bytes() const { return bytes_; }
-
 void conv(const TensorView& y, const TensorView& x, const TensorView& w, const ConvShape& shape,
-          const ConvEpilogue& epilogue, bool) {
+          const ConvEpilogue& epilogue, bool exact) {
   HONED_CHECK_TYPE(w.dtype == x.dtype, "conv: input is ", name_of(x.dtype), " and weight ",
                    name_of(w.dtype), ", expected one type");
+  HONED_CHECK_TYPE(!epilogue.bias || epilogue.bias->dtype == x.dtype, "conv: input is ",
+                   name_of(x.dtype), " and bias ",
+                   epilogue.bias ? name_of(epilogue.bias->dtype) : "", ", expected one type");
   check(y, x, shape, w.size(0), w.size(1), epilogue);
   if (y.numel() == 0) return;
-  if (is_depthwise(x, w, shape)) {
+  Call call{y, x, shape, epilogue, w.size(1)};
+  int tile = 0;
+  const ConvWay way = way_of(call, false, false, exact, &tile);
+  if (way == ConvWay::depthwise) {
     Scratch packed(depthwise_weight_bytes(w));
     depthwise_weight(w, packed.as<void>());
     return depthwise(y, x, packed.as<void>(), shape, epilogue);
   }
-  PackedView panels = layout_of(x.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32,
-                                w.size(0) / shape.groups, inputs_of(w));
-  Scratch packed(shape.groups * panels.panels * panels.panel_bytes);
-  pack(w, shape.groups, packed.as<void>());
-  panels.data = packed.as<uint8_t>();
+  if (way == ConvWay::winograd) {
+    Scratch packed(winograd_weight_bytes(tile, w.size(0), w.size(1)));
+    winograd_weight(tile, w, packed.as<void>());
+    return winograd(y, x, packed.as<float>(), tile, shape, epilogue);
+  }
+  call.w = conv_panels(x.dtype == DType::f64 ? WeightKind::f64 : WeightKind::f32,
+                       w.size(0) / shape.groups, conv_inputs(w));
+  Scratch packed(shape.groups * call.w.panels * call.w.panel_bytes);
+  pack_conv_weight(w, shape.groups, packed.as<void>());
+  call.w.data = packed.as<uint8_t>();
   Scratch bias(epilogue.bias ? padded_bias_bytes(w.size(0), shape.groups, x.dtype) : 0);
-  if (epilogue.bias) pad_bias_any(*epilogue.bias, shape.groups, bias.as<void>());
-  run({y, x, shape, panels, w.size(1), epilogue.bias ? bias.as<void>() : nullptr, epilogue});
+  if (epilogue.bias) {
+    pad_bias(*epilogue.bias, shape.groups, bias.as<void>());
+    call.bias = bias.as<void>();
+  }
+  way == ConvWay::product ? product(call) : direct(call);
 }
 
 void conv(const TensorView& y, const TensorView& x, const ConvWeight& w, const ConvShape& shape,
-          const ConvEpilogue& epilogue, bool) {
-  check(y, x, shape, w.outputs, w.channels, epilogue);
-  HONED_CHECK_TYPE(w.dtype == sum_type(x.dtype), "conv: input is ", name_of(x.dtype),
-                   " and the packed weight ", name_of(w.dtype), ", expected both or none float64");
+          const ConvEpilogue& given, bool exact) {
+  const ConvWeightSizes& sizes = w.sizes();
+  ConvEpilogue epilogue = given;
+  epilogue.bias = w.bias();
+  check(y, x, shape, sizes.outputs, sizes.channels, epilogue);
+  HONED_CHECK_TYPE(sizes.dtype == sum_type(x.dtype), "conv: input is ", name_of(x.dtype),
+                   " and the packed weight ", name_of(sizes.dtype),
+                   ", expected both or none float64");
   if (y.numel() == 0) return;
-  run({y, x, shape, w.panels(), w.channels, w.bias(), epilogue});
+  const Call call{y, x, shape, epilogue, sizes.channels, w.panels(), w.padded_bias()};
+  int tile = 0;
+  switch (way_of(call, w.int8(), true, exact, &tile)) {
+    case ConvWay::depthwise:
+      return depthwise(y, x, w.depthwise(), shape, epilogue);
+    case ConvWay::winograd:
+      return winograd(y, x, w.winograd(tile), tile, shape, epilogue);
+    case ConvWay::product:
+      return product(call);
+    case ConvWay::direct:
+      return direct(call);
+  }
 }
 
 }  // namespace honed

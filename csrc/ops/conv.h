@@ -18,6 +18,7 @@
 // [KD][KH][KW][C]; the groups' panels follow each other.
 #pragma once
 #include <memory>
+#include <mutex>
 
 #include "ops/linear.h"
 
@@ -36,6 +37,12 @@ struct ConvEpilogue {
   const TensorView* bias = nullptr;      // (O,), of x's type
   const TensorView* residual = nullptr;  // like y; added before the activation
   Activation activation = Activation::none;
+};
+
+struct ConvWeightSizes {
+  int64_t outputs, channels;  // of all groups; of one
+  int64_t kernel[3], groups;
+  DType dtype;  // as multiplied: f32 or f64
 };
 
 // What kernels see of an image; strides in elements.
@@ -84,42 +91,44 @@ struct ConvWeightArgs {
   void* to;                              // f32 (f64)
 };
 
-// A weight made ready once for many calls, with its bias. Forms that only some ways need are made
+// A weight made ready once for many calls, with its bias. A form that only some ways need is made
 // when the first of them runs.
 class ConvWeight {
  public:
-  // w: (O, C, KD, KH, KW), 5-D; bias: (O,) or nullptr. int8: w is rounded, round(w / s) with s = max |w| / 127
-  // an output channel.
+  // w: (O, C, KD, KH, KW); bias: (O,) or nullptr. int8: w is rounded, round(w / s) with s = max |w| /
+  // 127 an output channel.
   ConvWeight(const TensorView& w, const TensorView* bias, int64_t groups, bool int8);
 
-  int64_t outputs, channels, kernel[3], groups;         // outputs: of all groups; channels: of one
-  DType dtype;                                          // f32 or f64
-  const PackedView& panels() const { return panels_; }  // of group 0, the others follow
-  const void* bias() const { return bias_.get(); }      // as Destination has it; nullptr: none
+  const ConvWeightSizes& sizes() const { return sizes_; }
+  bool int8() const { return panels_.kind == WeightKind::int8; }
   int64_t bytes() const;
 
+  const PackedView& panels() const { return panels_; }  // of group 0, the others follow
+  const float* winograd(int tile) const;                // outputs a side of a tile: 2 or 4
+  const void* depthwise() const { return depthwise_.get(); }
+  const void* padded_bias() const { return padded_bias_.get(); }            // as Destination has it
+  const TensorView* bias() const { return bias_ ? &bias_view_ : nullptr; }  // f32 (f64)
+
  private:
+  void round(const TensorView& w);
+
+  ConvWeightSizes sizes_;
   PackedView panels_{};
-  int64_t bytes_ = 0;
-  std::shared_ptr<uint8_t[]> data_, scales_, bias_;
+  TensorView bias_view_;
+  std::shared_ptr<uint8_t[]> data_, scales_, depthwise_, padded_bias_, bias_;
+  mutable std::shared_ptr<uint8_t[]> winograd_[2];
+  mutable std::mutex making_;
 };
 
 // Extents of y along an axis.
 int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t before,
                     int64_t after);
 
-// exact: no way that adds differences of inputs before it multiplies (Winograd).
+// exact: no way that adds inputs to each other before it multiplies (Winograd).
 void conv(const TensorView& y, const TensorView& x, const TensorView& w, const ConvShape& shape,
           const ConvEpilogue& epilogue, bool exact);
 void conv(const TensorView& y, const TensorView& x, const ConvWeight& w, const ConvShape& shape,
           const ConvEpilogue& epilogue, bool exact);
-
-// y[n, o, q] = activation(sum over p, k with p stride + k dilation - before = q of
-// w[c, o, k] x[n, c, p] + ...): the gradient of conv's input for x the gradient of its output.
-// w: (groups C, O / groups, KD, KH, KW). Every residue of q modulo the stride is a convolution of
-// its own with stride 1 over some of the kernel's elements.
-void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
-                    const ConvShape& shape, const ConvEpilogue& epilogue, bool exact);
 
 // dw[o,c,k] = sum_{n,p} g[n,o,p] x[n, g C + c, p stride + k dilation - before]; db[o] = sum g.
 // Of conv_transpose the same with g and x exchanged: dw[c,o,k].

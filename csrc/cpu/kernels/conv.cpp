@@ -15,15 +15,20 @@ struct Run {
   int64_t at, inputs;
 };
 
+// MR pixels' windows times channels of a panel; to `straight` from row and channel on, or to out.
 template <int MR, class S, int kWide>
 [[gnu::noinline]] void window_tile(const S* w, const Run* runs, int64_t count, const S* x,
-                                   int64_t x_row, bool add, S* out) {
+                                   int64_t x_row, bool add, S* out, const Straight* straight,
+                                   int64_t row, int channel) {
   TileSums<MR, S, kWide> sums;
   for (int64_t r = 0; r < count; ++r) {
     sums.add(w, kPanel, runs[r].inputs, x + runs[r].at, x_row, 1);
     w += runs[r].inputs * kPanel;
   }
-  sums.give(add, out);
+  if (straight)
+    sums.finish(*straight, row, channel, add, out);
+  else
+    sums.give(add, out);
 }
 
 // Rows of the kernel as runs of at most kMaxDepth inputs.
@@ -101,29 +106,47 @@ class Direct {
 
   void multiply(int64_t group, int64_t panel) {
     alignas(64) S out[kBlockRows * kPanel];
-    const int64_t first = panel * kPanel, left = a_.w.n - first,
-                  index = group * a_.w.panels + panel;
+    const int64_t first = panel * kPanel, left = a_.w.n - first;
     const int channels = int(left < kPanel ? left : kPanel);
     const int rows = int(extent_[1].count), cols = int(extent_[2].count);
+    const int64_t index = group * a_.w.panels + panel;
+    const S* bias = static_cast<const S*>(a_.to.bias);
+    if (bias) bias += index * kPanel;
     const uint8_t* w = a_.w.data + index * a_.w.panel_bytes;
+    bool straight = false;
     for (int64_t r = 0; r < count_;) {
       // As many runs as partial sums may have inputs.
       int64_t next = r + 1, inputs = runs_[r].inputs;
       while (next < count_ && inputs + runs_[next].inputs <= kMaxDepth)
         inputs += runs_[next++].inputs;
       const S* chunk = weights(w, inputs);
-      for (int c = 0; c < channels; c += 2 * Simd<S>::lanes) {
-        if (channels - c <= Simd<S>::lanes)
-          tiles<1>(chunk + c, r, next, rows, cols, out + c);
-        else
-          tiles<2>(chunk + c, r, next, rows, cols, out + c);
+      for (int h = 0; h < rows; ++h) {
+        Straight to;
+        if constexpr (sizeof(S) == 4)
+          straight = next == count_ && !a_.w.scales &&
+                     goes_straight(row_of(group, h), 0, first, channels, bias, &to);
+        for (int c = 0; c < channels; c += 2 * Simd<S>::lanes) {
+          S* sums = out + h * cols * kPanel + c;
+          if (channels - c <= Simd<S>::lanes)
+            tiles<1>(chunk + c, r, next, h, cols, sums, straight ? &to : nullptr, c);
+          else
+            tiles<2>(chunk + c, r, next, h, cols, sums, straight ? &to : nullptr, c);
+        }
       }
       w += inputs * kPanel * (a_.w.kind == WeightKind::int8 ? 1 : int64_t(sizeof(S)));
       r = next;
     }
+    if (straight) return;
     if (count_ == 0)
       for (int i = 0; i < rows * cols * kPanel; ++i) out[i] = S(0);
-    finish(group, index, first, channels, rows, cols, out);
+    scale_and_bias(a_.to, 0, rows * cols, a_.w.scales ? a_.w.scales + index * kPanel : nullptr,
+                   bias, out);
+    const bool dense = a_.y_s[1] == cols * a_.y_s[2] &&
+                       (!a_.to.residual || a_.residual_s[1] == cols * a_.residual_s[2]);
+    const int together = dense ? rows : 1;
+    for (int h = 0; h < rows; h += together)
+      finish_any<S>(row_of(group, h), 0, together * cols, first, channels, out + h * cols * kPanel,
+                    nullptr);
   }
 
   // A chunk of a panel as it is multiplied.
@@ -134,44 +157,33 @@ class Direct {
     return wide_;
   }
 
+  // Runs [r, next) of the windows of output row h.
   template <int kWide>
-  HONED_INLINE void tiles(const S* w, int64_t r, int64_t next, int rows, int cols, S* out) {
+  HONED_INLINE void tiles(const S* w, int64_t r, int64_t next, int h, int cols, S* out,
+                          const Straight* straight, int channel) {
     const int64_t x_row = stride_[2] * a_.pixel;
-    for (int h = 0; h < rows; ++h) {
-      const S* x = strip_ + h * stride_[1] * row_;
-      for_tiles<kRows>(cols, [&](int at, auto tile) {
-        window_tile<decltype(tile)::count, S, kWide>(w, runs_ + r, next - r, x + at * x_row, x_row,
-                                                     r > 0, out + (h * cols + at) * kPanel);
-      });
-    }
+    const S* x = strip_ + h * stride_[1] * row_;
+    for_tiles<kRows>(cols, [&](int at, auto tile) {
+      window_tile<decltype(tile)::count, S, kWide>(w, runs_ + r, next - r, x + at * x_row, x_row,
+                                                   r > 0, out + at * kPanel, straight, at, channel);
+    });
   }
 
-  void finish(int64_t group, int64_t index, int64_t first, int channels, int rows, int cols,
-              S* out) {
-    const Destination& to = a_.to;
-    const S* bias = static_cast<const S*>(to.bias);
-    scale_and_bias(to, 0, rows * cols, a_.w.scales ? a_.w.scales + index * kPanel : nullptr,
-                   bias ? bias + index * kPanel : nullptr, out);
-    const int64_t size = sizeof(S) == 8 || to.dtype == DType::f32 ? sizeof(S) : 2;
-    auto at = [&](const int64_t (&s)[3], int64_t n, int64_t channel, int64_t row) {
+  // Where output row h of the strip and the group's first channel go.
+  Destination row_of(int64_t group, int h) const {
+    Destination to = a_.to;
+    const int64_t size = size_of(to.dtype);
+    auto at = [&](const int64_t (&s)[3], int64_t n, int64_t channel) {
       return (image_ * n + group * a_.w.n * channel + extent_[0].first * s[0] +
-              (extent_[1].first + row) * s[1] + extent_[2].first * s[2]) *
+              (extent_[1].first + h) * s[1] + extent_[2].first * s[2]) *
              size;
     };
-    auto some = [&](int row, int count) {
-      Destination t = to;
-      t.y = static_cast<char*>(to.y) + at(a_.y_s, a_.y_n, to.y_col, row);
-      if (to.residual)
-        t.residual = static_cast<const char*>(to.residual) +
-                     at(a_.residual_s, a_.residual_n, to.residual_col, row);
-      finish_any<S>(t, 0, count, first, channels, out + row * cols * kPanel, nullptr);
-    };
-    const bool dense = a_.y_s[1] == cols * a_.y_s[2] &&
-                       (!to.residual || a_.residual_s[1] == cols * a_.residual_s[2]);
-    if (dense) return some(0, rows * cols);
-    for (int row = 0; row < rows; ++row) some(row, cols);
+    to.y = static_cast<char*>(to.y) + at(a_.y_s, a_.y_n, to.y_col);
+    if (to.residual)
+      to.residual =
+          static_cast<const char*>(to.residual) + at(a_.residual_s, a_.residual_n, to.residual_col);
+    return to;
   }
-
   const ConvArgs& a_;
   int64_t stride_[3], row_, plane_, count_, blocks_[3], image_ = 0;
   Extent extent_[3];

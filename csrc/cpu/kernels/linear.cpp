@@ -21,7 +21,7 @@ const S* row_of(const LinearRows& rows, int64_t row) {
 
 // The products of `rows` rows with a panel, scaled, with the second product and the bias added.
 void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, int channels,
-                   double* out) {
+                   double* out, const Straight*) {
   auto times = [&](const PackedView& w, const LinearRows& x, bool add) {
     const auto* p = reinterpret_cast<const double*>(w.data + panel * w.panel_bytes);
     float_panel(p, w.k, row_of<double>(x, row), x.x_stride, rows, channels, add, out);
@@ -34,13 +34,14 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, in
   times(*a.plus, a.plus_rows, true);
 }
 
+// straight: the product is finished there.
 void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, int channels,
-                   float* out) {
+                   float* out, const Straight* straight) {
   const PackedView& p = a.w;
   const uint8_t* w = p.data + panel * p.panel_bytes;
   auto times = [&](const auto* weights) {
     float_panel(weights, p.k, row_of<float>(a.rows, row), a.rows.x_stride, rows, channels, false,
-                out);
+                out, straight);
   };
   switch (p.kind) {
     case WeightKind::f64:
@@ -95,6 +96,7 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, in
       grid_panel<false>(a, w, row, rows, out);
       break;
   }
+  if (straight) return;
   const float* bias = static_cast<const float*>(a.to.bias);
   if (bias) bias += panel * kPanel;
   scale_and_bias(a.to, row, rows, p.scales ? p.scales + panel * kPanel : nullptr, bias, out);
@@ -104,13 +106,27 @@ void panel_product(const LinearArgs& a, int64_t panel, int64_t row, int rows, in
                 true, out);
 }
 
+// Whether float tiles can finish their sums themselves.
+bool goes_straight(const LinearArgs& a, int64_t unit, int64_t row, int channels,
+                   Straight* straight) {
+  const WeightKind kind = a.w.kind;
+  if (a.w.gated || a.plus || a.w.scales || a.rows.way != Way::plain) return false;
+  if (kind != WeightKind::f32 && kind != WeightKind::f16 && kind != WeightKind::bf16) return false;
+  const float* bias = static_cast<const float*>(a.to.bias);
+  return goes_straight(a.to, row, unit * kPanel, channels, bias ? bias + unit * kPanel : nullptr,
+                       straight);
+}
+
 template <class S>
 void block(const LinearArgs& a, int64_t unit, int64_t row, int rows) {
   alignas(64) S out[2][kBlockRows * kPanel];
   const int64_t first = unit * kPanel, left = a.w.n - first;
   const int channels = int(left < kPanel ? left : kPanel);
-  panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, channels, out[0]);
-  if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, channels, out[1]);
+  Straight straight;
+  if (goes_straight(a, unit, row, channels, &straight))
+    return panel_product(a, unit, row, rows, channels, out[0], &straight);
+  panel_product(a, a.w.gated ? 2 * unit : unit, row, rows, channels, out[0], nullptr);
+  if (a.w.gated) panel_product(a, 2 * unit + 1, row, rows, channels, out[1], nullptr);
   finish_any<S>(a.to, row, rows, first, channels, out[0], a.w.gated ? out[1] : nullptr);
 }
 

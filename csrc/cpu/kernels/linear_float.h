@@ -12,6 +12,16 @@ constexpr bool kPairs = false;
 template <>
 constexpr bool kPairs<Pair> = true;
 
+// Where sums go straight from registers: f32 with channels side by side; an activation that clamps.
+struct Straight {
+  float* y;
+  int64_t y_row;
+  const float *bias, *residual;
+  int64_t residual_row;
+  float low, high;
+  int channels;  // of the panel
+};
+
 // The sums of a tile: MR rows, kWide vectors of channels; few sums in several copies that hide the
 // latency of the FMA.
 template <int MR, class S, int kWide>
@@ -69,6 +79,30 @@ struct TileSums {
     }
   }
 
+  // y[m][c] = min(high, max(low, (more ? out + sum : sum) + bias[c] + residual[m][c])), from
+  // registers to memory, for the first n channels.
+  HONED_INLINE void finish(const Straight& to, int64_t row, int channel, bool more,
+                           const S* out) const {
+    if constexpr (sizeof(S) == 4) {
+      const vf low = set1(to.low), high = set1(to.high);
+      for (int v = 0; v < kWide; ++v) {
+        const int first = channel + v * kVector, left = to.channels - first;
+        if (left <= 0) return;
+        const int n = left < kVector ? left : kVector;
+        const vf bias = to.bias ? load(to.bias + first) : zero();
+        for (int m = 0; m < MR; ++m) {
+          V total = sum[0][m][v];
+          for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
+          if (more) total = total + load(out + m * kPanel + v * kVector);
+          total = total + bias;
+          if (to.residual)
+            total = total + load(to.residual + (row + m) * to.residual_row + first, n);
+          store(to.y + (row + m) * to.y_row + first, vmin(high, vmax(low, total)), n);
+        }
+      }
+    }
+  }
+
   // out has kPanel columns; panels after the first are those of matmul.
   HONED_INLINE void give(bool more, S* out) const {
     for (int m = 0; m < MR; ++m)
@@ -82,23 +116,31 @@ struct TileSums {
   }
 };
 
-// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels.
+// out[m][c] (+)= sum_k x[m][k] w[k][c] for MR rows and kWide vectors of channels; with `straight`
+// the sums are finished instead, from this row and channel of it on.
 template <int MR, class S, class W, int kWide = 2>
 [[gnu::noinline]] void float_tile(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
-                                  int64_t x_col, bool add, S* out) {
+                                  int64_t x_col, bool add, S* out,
+                                  const Straight* straight = nullptr, int row = 0,
+                                  int channel = 0) {
   TileSums<MR, S, kWide> sums;
   sums.add(w, w_row, k, x, x_row, x_col);
-  sums.give(add, out);
+  if (straight)
+    sums.finish(*straight, row, channel, add, out);
+  else
+    sums.give(add, out);
 }
 
 // All tiles of `rows` rows over the first `channels` channels of a panel, and one chunk.
 template <int kMost, class S, class W>
 HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
-                              int64_t x_col, int rows, int channels, bool add, S* out) {
+                              int64_t x_col, int rows, int channels, bool add, S* out,
+                              const Straight* straight = nullptr) {
   for (int channel = 0; channel < channels; channel += 2 * Simd<S>::lanes)
     for_tiles<kMost>(rows, [&](int r, auto tile) {
       float_tile<decltype(tile)::count, S, W>(w + channel, w_row, k, x + r * x_row, x_row, x_col,
-                                              add, out + r * kPanel + channel);
+                                              add, out + r * kPanel + channel, straight, r,
+                                              channel);
     });
 }
 
@@ -116,24 +158,26 @@ HONED_INLINE void widen(const Pair* w, int64_t k, float* wide) {
 }
 
 // out (+)= x w for `rows` rows and the first channels of one packed panel. Weights of 16 bits are widened once a chunk
-// where several tiles use them.
+// where several tiles use them. With `straight` the product is finished there.
 template <class S, class W>
 void float_panel(const W* w, int64_t k, const S* x, int64_t x_row, int rows, int channels, bool add,
-                 S* out) {
+                 S* out, const Straight* straight = nullptr) {
   for_chunks(k, kMaxDepth, [&](int64_t at, int64_t count) {
     const W* chunk = w + (kPairs<W> ? at / 2 : at) * kPanel;
-    bool more = add || at > 0;
+    const bool more = add || at > 0;
+    const Straight* last = at + count == k ? straight : nullptr;
     if constexpr (sizeof(W) == 2 || kPairs<W>) {
       if (rows < kRows) {
-        float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out);
+        float_tiles<kRows - 1>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out,
+                               last);
       } else {
         alignas(64) float wide[(kMaxDepth + 1) * kPanel];
         widen(chunk, count, wide);
         float_tiles<kRows, float, float>(wide, kPanel, count, x + at, x_row, 1, rows, channels,
-                                         more, out);
+                                         more, out, last);
       }
     } else {
-      float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out);
+      float_tiles<kRows>(chunk, kPanel, count, x + at, x_row, 1, rows, channels, more, out, last);
     }
   });
 }

@@ -1,6 +1,6 @@
 // From a tile of sums to memory: scale, bias, activation, residual.
 #pragma once
-#include "cpu/kernels/linear_tile.h"
+#include "cpu/kernels/linear_float.h"
 #include "cpu/simd/math.h"
 #include "cpu/simd/transpose.h"
 #include "cpu/simd/vec_f64.h"
@@ -96,6 +96,30 @@ void finish(const Destination& to, int64_t row, int rows, int64_t first, int cou
         scatter(y + c * to.y_col, to.y_col, value, n);
     }
   }
+}
+
+// Where the sums of a panel can go straight from registers to y, its first row and channel being
+// these; bias of the panel's channels. False where they cannot.
+HONED_INLINE bool goes_straight(const Destination& to, int64_t row, int64_t first, int count,
+                                const float* bias, Straight* straight) {
+  if (to.dtype != DType::f32 || to.y_col != 1 || to.activation > Activation::relu6 ||
+      to.scale != 1.0 || to.bias_of_rows)
+    return false;
+  if (to.residual &&
+      (to.residual_col != 1 || !(to.residual_first || to.activation == Activation::none)))
+    return false;
+  constexpr float kInfinity = __builtin_inff();
+  const bool clamps = to.activation != Activation::none;
+  *straight = {static_cast<float*>(to.y) + row * to.y_row + first,
+               to.y_row,
+               bias,
+               to.residual ? static_cast<const float*>(to.residual) + row * to.residual_row + first
+                           : nullptr,
+               to.residual_row,
+               clamps ? 0.0f : -kInfinity,
+               to.activation == Activation::relu6 ? 6.0f : kInfinity,
+               count};
+  return true;
 }
 
 // The same where the rows of y lie side by side, as pixels of a plane do: blocks turned in registers.

@@ -1,0 +1,193 @@
+// conv_transpose: one convolution for every residue of the output's positions modulo the stride.
+#include "ops/conv_transpose.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/arena.h"
+#include "core/check.h"
+#include "core/parallel.h"
+#include "cpu/dispatch.h"
+#include "ops/matmul.h"
+
+namespace honed {
+
+namespace {
+
+// The part of an axis whose positions are r modulo the stride.
+struct Residue {
+  int64_t first, count;         // of the output: first, first + stride, ...
+  int64_t tap, taps, tap_step;  // of the kernel, from the last to the first
+  int64_t before, dilation;
+};
+
+Residue residue_of(const ConvShape& s, int axis, int64_t size, int64_t r) {
+  const int64_t stride = s.stride[axis], dilation = s.dilation[axis], kernel = s.kernel[axis];
+  const int64_t common = std::gcd(stride, dilation), step = stride / common;
+  Residue part{r, (size - r + stride - 1) / stride, 0, 0, step, 0, dilation / common};
+  for (int64_t k = 0; k < std::min(kernel, step); ++k) {
+    const int64_t whole = r + s.before[axis] - k * dilation;
+    if (whole % stride) continue;
+    part.taps = (kernel - k + step - 1) / step;
+    part.tap = k + (part.taps - 1) * step;
+    part.before = (part.taps - 1) * part.dilation - whole / stride;
+    break;
+  }
+  return part;
+}
+
+// w with outputs first: (O, C, KD, KH, KW). Of several groups a copy in `made`, unless it is a view.
+TensorView turned(const TensorView& w, int64_t groups, Scratch& made) {
+  TensorView t = w;
+  const int64_t channels = w.size(0) / groups, outputs = w.size(1);
+  t.shape[0] = groups * outputs;
+  t.shape[1] = channels;
+  t.strides[0] = w.stride(1);
+  t.strides[1] = w.stride(0);
+  if (groups == 1) return t;
+  if (outputs == 1) {
+    t.strides[0] = channels * w.stride(0);
+    return t;
+  }
+  const int64_t size = size_of(w.dtype);
+  const int64_t taps = w.size(2) * w.size(3) * w.size(4);
+  t.data = made.as<char>();
+  int64_t step = 1;
+  for (int d = 4; d >= 0; --d) {
+    t.strides[d] = step;
+    step *= t.shape[d];
+  }
+  parallel_for(t.shape[0], cpu::grain_for(channels * taps), [&](int64_t begin, int64_t end) {
+    char* to = t.as<char>() + begin * channels * taps * size;
+    for (int64_t o = begin; o < end; ++o)
+      for (int64_t c = 0; c < channels; ++c)
+        for (int64_t d = 0; d < w.size(2); ++d)
+          for (int64_t h = 0; h < w.size(3); ++h)
+            for (int64_t k = 0; k < w.size(4); ++k, to += size)
+              std::memcpy(to,
+                          w.as<char>() + ((o / outputs * channels + c) * w.stride(0) +
+                                          o % outputs * w.stride(1) + d * w.stride(2) +
+                                          h * w.stride(3) + k * w.stride(4)) *
+                                             size,
+                          size_t(size));
+  });
+  return t;
+}
+
+TensorView part_of(const TensorView& t, const Residue* parts, const ConvShape& shape) {
+  TensorView part = t;
+  int64_t at = 0;
+  for (int i = 0; i < 3; ++i) {
+    at += parts[i].first * t.strides[2 + i];
+    part.shape[2 + i] = parts[i].count;
+    part.strides[2 + i] = t.strides[2 + i] * shape.stride[i];
+  }
+  part.data = t.as<char>() + at * size_of(t.dtype);
+  return part;
+}
+
+// Elements that no input reaches: activation(bias + residual), products without inputs.
+void without_inputs(const TensorView& y, const ConvEpilogue& e) {
+  auto rows = [](const TensorView& t, int64_t n, int64_t d, int64_t h) {
+    TensorView row = t;
+    row.ndim = 2;
+    row.data =
+        t.as<char>() + (n * t.strides[0] + d * t.strides[2] + h * t.strides[3]) * size_of(t.dtype);
+    row.shape[0] = t.shape[4];
+    row.strides[0] = t.strides[4];
+    row.shape[1] = t.shape[1];
+    row.strides[1] = t.strides[1];
+    return row;
+  };
+  for (int64_t n = 0; n < y.size(0); ++n)
+    for (int64_t d = 0; d < y.size(2); ++d)
+      for (int64_t h = 0; h < y.size(3); ++h) {
+        const TensorView out = rows(y, n, d, h);
+        TensorView left = out, right = out, residual;
+        left.shape[1] = 0;
+        right.shape[0] = 0;
+        right.shape[1] = out.shape[1];
+        Epilogue epilogue;
+        epilogue.bias = e.bias;
+        epilogue.activation = e.activation;
+        if (e.residual) {
+          residual = rows(*e.residual, n, d, h);
+          epilogue.residual = &residual;
+        }
+        matmul(out, left, right, epilogue);
+      }
+}
+
+// True where all of t's memory was set to zero: it has no gaps.
+bool fill_zero(const TensorView& t) {
+  int order[kMaxDims];
+  for (int i = 0; i < t.ndim; ++i) order[i] = i;
+  std::stable_sort(order, order + t.ndim,
+                   [&](int a, int b) { return t.strides[a] > t.strides[b]; });
+  int64_t expected = 1;
+  for (int i = t.ndim - 1; i >= 0; --i) {
+    if (t.shape[order[i]] != 1 && t.strides[order[i]] != expected) return false;
+    expected *= t.shape[order[i]];
+  }
+  const int64_t bytes = expected * size_of(t.dtype);
+  parallel_for(bytes, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+    std::memset(t.as<char>() + begin, 0, size_t(end - begin));
+  });
+  return true;
+}
+
+bool reaches_all(const ConvShape& s, const TensorView& y) {
+  for (int i = 0; i < 3; ++i)
+    for (int64_t r = 0; r < std::min(s.stride[i], y.size(2 + i)); ++r)
+      if (residue_of(s, i, y.size(2 + i), r).taps == 0) return false;
+  return true;
+}
+
+}  // namespace
+
+void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
+                    const ConvShape& shape, const ConvEpilogue& epilogue, bool exact) {
+  if (y.numel() == 0) return;
+  const bool copied = shape.groups > 1 && w.size(1) > 1;
+  Scratch made(copied ? w.numel() * size_of(w.dtype) : 0);
+  const TensorView weight = turned(w, shape.groups, made);
+  const bool zeros =  // every activation of 0 is 0
+      !epilogue.bias && !epilogue.residual && !reaches_all(shape, y) && fill_zero(y);
+  int64_t residues[3];
+  for (int i = 0; i < 3; ++i) residues[i] = std::min(shape.stride[i], y.size(2 + i));
+  for (int64_t rd = 0; rd < residues[0]; ++rd)
+    for (int64_t rh = 0; rh < residues[1]; ++rh)
+      for (int64_t rw = 0; rw < residues[2]; ++rw) {
+        const int64_t r[3] = {rd, rh, rw};
+        Residue parts[3];
+        ConvShape s = shape;
+        TensorView taps = weight;
+        int64_t at = 0, count = 1;
+        for (int i = 0; i < 3; ++i) {
+          parts[i] = residue_of(shape, i, y.size(2 + i), r[i]);
+          s.stride[i] = 1;
+          s.kernel[i] = parts[i].taps;
+          s.dilation[i] = parts[i].dilation;
+          s.before[i] = parts[i].before;
+          at += parts[i].tap * weight.strides[2 + i];
+          taps.shape[2 + i] = parts[i].taps;
+          taps.strides[2 + i] = -parts[i].tap_step * weight.strides[2 + i];
+          count *= parts[i].taps;
+        }
+        taps.data = weight.as<char>() + at * size_of(w.dtype);
+        const TensorView out = part_of(y, parts, shape);
+        ConvEpilogue e = epilogue;
+        TensorView residual;
+        if (e.residual) {
+          residual = part_of(*e.residual, parts, shape);
+          e.residual = &residual;
+        }
+        if (count > 0)
+          conv(out, x, taps, s, e, exact);
+        else if (!zeros)
+          without_inputs(out, e);
+      }
+}
+
+}  // namespace honed
