@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_depthwise.h"
 
 namespace honed {
 
@@ -268,6 +269,10 @@ void conv_weight_gradient(const TensorView* dw, const TensorView* db, const Tens
     if (dw) fill_zero(*dw);
     if (db) fill_zero(*db);
     return;
+  }
+  if (dw && shape.groups > 1 && is_depthwise(x, *dw, shape)) {
+    depthwise_weight_gradient(*dw, g, x, shape);
+    dw = nullptr;
   }
   ConvGradientArgs a{};
   a.x = image_of(x);

@@ -24,6 +24,10 @@ struct Row {
   T* y;           // pixel 0, channel 0
   const T* residual;
   int64_t channel, channels, first, past;  // those to make
+  // What the next row of the output will be the first to touch, asked for while this one is made:
+  // the rows of the input, nullptr: none, and of the output.
+  const T* ahead[2];
+  const T* y_ahead;
 };
 
 // `columns` pixels from `column` on; of a kernel's row of `taps`, dilation 1. Inputs outside the
@@ -40,6 +44,15 @@ void tile(const Row<T>& row, int64_t column) {
   const Finish<T> finish(a, {a.y_s[2], a.y_c, a.residual_s[2], a.residual_c});
   for_lanes_of<T>(row.channels, [&](int64_t i, int n) {
     const int64_t c = row.channel + i;
+    for (const T* ahead : row.ahead)
+      if (ahead)
+#pragma GCC unroll 16
+        for (int p = 0; p < columns * stride; ++p)
+          __builtin_prefetch(ahead + i + (column * stride + p) * step, 0, 2);
+    if (row.y_ahead)
+#pragma GCC unroll 8
+      for (int p = 0; p < columns; ++p)
+        __builtin_prefetch(row.y_ahead + c + (column + p) * a.y_s[2], 1, 2);
     Vec<T> sum[columns];
     const Vec<T> bias = bias_of<T>(a, c, n);
 #pragma GCC unroll 8
@@ -170,12 +183,18 @@ void rows(const DepthwiseArgs& a, int64_t begin, int64_t end) {
   const int64_t pieces = (a.size[2] + a.block[2] - 1) / a.block[2];
   const int64_t planes = a.size[0] * a.size[1], of_block = a.x.batch * planes * pieces;
   const Tiles<T> tiles = tiles_for<T>(a);
+  // Zen 4 does not see by itself what comes next where the images leave the second cache.
+  constexpr int64_t kNear = 4 << 20;
+  const int64_t pixels = a.size[0] * a.size[1] * a.size[2] * a.stride[1] * a.stride[2];
+  const bool far = a.x.batch * pixels * a.x.channels * int64_t(sizeof(T)) > kNear &&
+                   a.kernel[0] * a.x.size[0] == 1;
   Met<T>* met = static_cast<Met<T>*>(a.scratch);
   for (int64_t item = begin; item < end; ++item) {
     const int64_t at = item % of_block / pieces, channel = item / of_block * a.block[0];
     const int64_t first = item % pieces * a.block[2], past = first + a.block[2];
     const int64_t n = at / planes, d = at % planes / a.size[1], h = at % a.size[1];
     int64_t count = 0;
+    const T* image = static_cast<const T*>(a.x.data) + n * a.x.n;
     for (int64_t kd = 0; kd < a.kernel[0]; ++kd) {
       const int64_t from_d =
           source(d * a.stride[0] + kd * a.dilation[0] - a.before[0], a.x.size[0], a.border);
@@ -192,10 +211,26 @@ void rows(const DepthwiseArgs& a, int64_t begin, int64_t end) {
     const T* residual = static_cast<const T*>(a.residual);
     if (residual) residual += n * a.residual_n + d * a.residual_s[0] + h * a.residual_s[1];
     const int64_t left = a.x.channels - channel;
-    row_of<T>({a, met, count, static_cast<T*>(a.y) + n * a.y_n + d * a.y_s[0] + h * a.y_s[1],
-               residual, channel, left < a.block[0] ? left : a.block[0], first,
-               past < a.size[2] ? past : a.size[2]},
-              tiles);
+    T* y = static_cast<T*>(a.y) + n * a.y_n + d * a.y_s[0] + h * a.y_s[1];
+    Row<T> row{a,
+               met,
+               count,
+               y,
+               residual,
+               channel,
+               left < a.block[0] ? left : a.block[0],
+               first,
+               past < a.size[2] ? past : a.size[2],
+               {},
+               nullptr};
+    if (far && count && h + 1 < a.size[1]) {
+      if (a.y_c == 1) row.y_ahead = y + a.y_s[1];
+      const int64_t low = (h + 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] - a.before[1];
+      for (int i = 0; i < 2 && i < a.stride[1]; ++i)
+        if (uint64_t(low - i) < uint64_t(a.x.size[1]))
+          row.ahead[i] = image + (low - i) * a.x.s[1] + channel;
+    }
+    row_of<T>(row, tiles);
   }
 }
 

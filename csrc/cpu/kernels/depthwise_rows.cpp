@@ -1,7 +1,9 @@
 // Depthwise convolution, vectors over columns: a block of rows of a channel is copied with its
 // border as f32 (f64), columns of the same residue modulo the stride side by side, so that what an
-// output vector reads is a vector for any stride, dilation, border, type and strides of x.
+// output vector reads is a vector for any stride, dilation, border, type and strides of x. The
+// common kernels with a border of zeros need no copies where loads can be masked.
 #include "cpu/kernels/depthwise_copy.h"
+#include "cpu/kernels/depthwise_direct.h"
 #include "cpu/kernels/depthwise_finish.h"
 
 HONED_BEGIN_LEVEL
@@ -126,6 +128,7 @@ void blocks(const DepthwiseArgs& a, int64_t begin, int64_t end) {
   const int64_t across = (a.size[2] + a.block[2] - 1) / a.block[2];
   const int64_t down = (a.size[1] + a.block[1] - 1) / a.block[1];
   const Tile<T> tile = tile_for<T>(a);
+  const Direct<T> direct = direct_for<T, kTileRows>(a);
   Copies<S> copies(a);
   int64_t at = begin;
   int64_t w = at % across * a.block[2];
@@ -139,25 +142,32 @@ void blocks(const DepthwiseArgs& a, int64_t begin, int64_t end) {
     const int64_t rows = a.size[1] - h < a.block[1] ? a.size[1] - h : a.block[1];
     const int64_t columns = a.size[2] - w < a.block[2] ? a.size[2] - w : a.block[2];
     const T* image = static_cast<const T*>(a.x.data) + n * a.x.n + c * a.x.c;
-    const int64_t planes = copies.template load_planes<T>(image, a.x_plane, d, h, w, rows, columns);
-    copies.weigh(static_cast<const S*>(a.w) + c);
     const T* residual = static_cast<const T*>(a.residual);
-    if (residual)
-      residual += n * a.residual_n + c * a.residual_c + d * a.residual_s[0] + h * a.residual_s[1] +
-                  w * a.residual_s[2];
-    const Block<T> block{
-        a,
-        copies,
-        c,
-        rows,
-        columns,
-        static_cast<T*>(a.y) + n * a.y_n + c * a.y_c + d * a.y_s[0] + h * a.y_s[1] + w * a.y_s[2],
-        residual};
-    if (tile && planes && rows >= kTileRows) {
+    if (residual) residual += n * a.residual_n + c * a.residual_c + d * a.residual_s[0];
+    T* y = static_cast<T*>(a.y) + n * a.y_n + c * a.y_c + d * a.y_s[0];
+    const S* weight = static_cast<const S*>(a.w) + c;
+    const int64_t from_d =
+        direct ? source(d * a.stride[0] - a.before[0], a.x.size[0], a.border) : -1;
+    if (direct && from_d >= 0 && rows >= kTileRows) {
+      for (int64_t t = 0; t < a.copy.taps; ++t)
+        copies.weight[t] = weight[t / a.kernel[2] * a.w_tap[1] + t % a.kernel[2] * a.w_tap[2]];
+      const Plane<T> plane{a,       image + from_d * a.x.s[0], copies.weight, bias_at<T>(a, c), y,
+                           residual};
       for (int64_t r = 0; r < rows; r += kTileRows)
-        tile(block, r + kTileRows <= rows ? r : rows - kTileRows);
+        direct(plane, h + (r + kTileRows <= rows ? r : rows - kTileRows), w, w + columns);
     } else {
-      for (int64_t r = 0; r < rows; ++r) any_row(block, r);
+      const int64_t planes =
+          copies.template load_planes<T>(image, a.x_plane, d, h, w, rows, columns);
+      copies.weigh(weight);
+      y += h * a.y_s[1] + w * a.y_s[2];
+      if (residual) residual += h * a.residual_s[1] + w * a.residual_s[2];
+      const Block<T> block{a, copies, c, rows, columns, y, residual};
+      if (tile && planes && rows >= kTileRows) {
+        for (int64_t r = 0; r < rows; r += kTileRows)
+          tile(block, r + kTileRows <= rows ? r : rows - kTileRows);
+      } else {
+        for (int64_t r = 0; r < rows; ++r) any_row(block, r);
+      }
     }
     if ((w += a.block[2]) < a.size[2]) continue;
     w = 0;
