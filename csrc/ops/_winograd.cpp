@@ -67,8 +67,9 @@ void winograd_weight(int tile, const TensorView& w, void* to) {
   WinogradWeightArgs args{
       tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
       w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
-  cpu::run(cpu::kernels().winograd_weight, args, ceil_of(args.outputs, kPanel) * args.channels,
-           cpu::grain_for(kPanel * frequencies_of(tile)));
+  cpu::run(cpu::kernels().winograd_weight, args,
+           ceil_of(args.outputs, kPanel) * ceil_of(args.channels, kWinogradWeights),
+           cpu::grain_for(kWinogradWeights * kPanel * frequencies_of(tile)));
 }
 
 int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, bool packed) {

@@ -59,7 +59,8 @@ int64_t winograd_rows(const WinogradArgs& args);
 int64_t winograd_chunks(const WinogradArgs& args);
 int64_t winograd_strip_bytes(int tile);
 
-// Items: a panel times a channel; panels are the slower index.
+// Items: a panel times kWinogradWeights channels; panels are the slower index.
+inline constexpr int kWinogradWeights = 4;
 struct WinogradWeightArgs {
   int tile;
   const void* w;
