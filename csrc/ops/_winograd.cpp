@@ -22,7 +22,7 @@ int64_t odd_lines(int64_t floats) { return (ceil_of(floats, 16) | 1) * 16; }
 // weight's 3 x 3 numbers, or their packing.
 constexpr double kTransform2 = 160, kTransform4 = 400;
 double stream(double numbers) { return numbers * (numbers > (1 << 20) ? 16 : 4); }
-constexpr double kPack2 = 640, kPack4 = 1080, kPackDirect = 220;
+constexpr double kPack2 = 500, kPack4 = 950, kPackDirect = 220;
 // With fewer the sums are so short that the transforms' roundings stand out.
 constexpr double kFewestChannels = 8;
 
@@ -67,8 +67,9 @@ void winograd_weight(int tile, const TensorView& w, void* to) {
   WinogradWeightArgs args{
       tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
       w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
-  cpu::run(cpu::kernels().winograd_weight, args, ceil_of(args.outputs, kPanel) * args.channels,
-           cpu::grain_for(kPanel * frequencies_of(tile)));
+  cpu::run(cpu::kernels().winograd_weight, args,
+           ceil_of(args.outputs, kPanel) * ceil_of(args.channels, kWinogradWeights),
+           cpu::grain_for(kWinogradWeights * kPanel * frequencies_of(tile)));
 }
 
 int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, bool packed) {
@@ -81,7 +82,7 @@ int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, 
   if (channels < kFewestChannels) return 0;
   const double weight = channels * outputs;
   double least = 9 * weight * double(y.numel()) / outputs + stream(9 * weight);
-  if (!packed) least += kPackDirect * weight;
+  if (!packed) least += kPackDirect * weight + stream(9 * weight);
   int best = 0;
   for (int tile : {2, 4}) {
     const double n = double(y.size(0) * ceil_of(y.size(3), tile) * ceil_of(y.size(4), tile));
@@ -91,7 +92,7 @@ int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, 
     const double frequencies = double(frequencies_of(tile));
     double cost = frequencies * channels * padded * rows + stream(frequencies * weight) +
                   n * (channels + outputs) * (tile == 4 ? kTransform4 : kTransform2);
-    if (!packed) cost += weight * (tile == 4 ? kPack4 : kPack2);
+    if (!packed) cost += weight * (tile == 4 ? kPack4 : kPack2) + stream(frequencies * weight);
     if (cost < least) least = cost, best = tile;
   }
   return best;

@@ -6,7 +6,8 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
-// Sums longer than this are of sums: the error of 384 is half as large again, the time of 64 3 % more.
+// Longer sums are of sums of so many: with 384 the error at 384 channels is twice as large (rms), the time up to
+// 6 % less; with 128 it is a third larger, the time 1 to 3 % less.
 constexpr int kSum = 64;
 
 template <int MR>
