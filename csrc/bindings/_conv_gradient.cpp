@@ -10,7 +10,7 @@ namespace {
 
 using I = int64_t;
 
-// weight: only its shape and layout count.
+// weight: only its shape and layout count. Without need_weight the others than grad do not.
 auto weight_gradient(Results& results, const TensorView& grad, const TensorView& input,
                      const TensorView& weight, I stride_d, I stride_h, I stride_w, I before_d,
                      I before_h, I before_w, I dilation_d, I dilation_h, I dilation_w, I groups,
@@ -24,14 +24,24 @@ auto weight_gradient(Results& results, const TensorView& grad, const TensorView&
                           border};
   const TensorView g = spatial(grad, op), x = spatial(input, op), w = spatial(weight, op);
   const ConvShape shape = geometry.shape(op, w.shape + 2);
-  HONED_CHECK(grad.ndim == input.ndim && grad.ndim == weight.ndim && g.size(0) == x.size(0) &&
-                  groups > 0 && g.size(1) == w.size(0) && x.size(1) == groups * w.size(1) &&
-                  g.size(1) % groups == 0,
+  HONED_CHECK(!need_weight || (grad.ndim == input.ndim && grad.ndim == weight.ndim &&
+                               g.size(0) == x.size(0) && groups > 0 && g.size(1) == w.size(0) &&
+                               x.size(1) == groups * w.size(1) && g.size(1) % groups == 0),
               op, ": grad has shape ", shape_of(grad), ", input ", shape_of(input), " and weight ",
               shape_of(weight), ", expected those of a convolution with ", groups, " groups");
   HONED_CHECK_TYPE(is_real(x.dtype) && g.dtype == x.dtype && w.dtype == x.dtype, op, ": grad is ",
                    name_of(g.dtype), ", input ", name_of(x.dtype), " and weight ", name_of(w.dtype),
                    ", expected one type of float64, float32, float16 and bfloat16");
+  for (int i = 0; i < 3 && need_weight; ++i) {
+    const int64_t last = (g.size(i + 2) - 1) * shape.stride[i] - shape.before[i] +
+                         (shape.kernel[i] - 1) * shape.dilation[i];
+    const int64_t size = x.size(i + 2), beyond = std::max(shape.before[i], last - size + 1);
+    const int64_t most = shape.border == Border::reflect ? size - 1 : size;
+    HONED_CHECK(shape.border == Border::zeros || shape.border == Border::replicate ||
+                    beyond <= std::max<int64_t>(most, 0),
+                op, ": grad of shape ", shape_of(grad), " takes ", beyond,
+                " elements of border, expected at most ", most);
+  }
   TensorView dw{}, db{};
   if (need_weight)
     dw = make_as(results, weight);

@@ -4,6 +4,8 @@
 // channels side by side, are copied for all threads; then tiles of dw are added up over the step's
 // pixels, each by one thread and in a fixed order, so that the bits do not depend on threads.
 //
+// What already lies so, f32 with its channels side by side and without border, is read where it lies.
+//
 // A run is what lies together in x's strip for one step of the kernel: the C inputs of an element, or
 // the KW C inputs of a row of elements where C fills no vectors. Either runs are vectors and outputs are
 // broadcast, or outputs are vectors: whatever leaves fewer lanes empty.
@@ -31,7 +33,9 @@ struct ConvGradientArgs {
   int64_t x_count[3], x_step[3];  // positions of x's strip, and how far apart in x
   int64_t next[3];                // positions from output pixel to output pixel
   int64_t x_pixel, x_row, x_plane, x_unit, g_pixel, g_row, g_unit;  // elements
-  void *x_strip, *g_strip, *sums;                                   // f32 (f64)
+  bool x_lies, g_lies;             // no copy: the strip is x or g itself
+  int64_t g_rows;                  // rows of g that are copied at once
+  void *x_strip, *g_strip, *sums;  // f32 (f64)
   double* bias_sums;
 
   void *dw, *db;  // of the group

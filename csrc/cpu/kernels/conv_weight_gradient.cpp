@@ -161,42 +161,71 @@ HONED_INLINE void store_one(T* p, float value) {
   store(p, set1(value), 1);
 }
 
+// A vector of inputs c, c + 1, ... of one element of the kernel: its sums over all parts.
+template <class S>
+HONED_INLINE typename Simd<S>::type inputs_of(const ConvGradientArgs& a, const S* at, int n) {
+  const int64_t part = a.taps[0] * a.taps[1] * a.taps[2] * a.row_count * a.lane_row;
+  typename Simd<S>::type sum = set1(S(0));
+  for (int64_t p = 0; p < a.parts; ++p, at += part) {
+    if (!a.outputs_are_lanes) {
+      sum = sum + load(at, n);
+      continue;
+    }
+    alignas(64) S lanes[Simd<S>::lanes] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = at[i * a.lane_row];
+    sum = sum + load(static_cast<const S*>(lanes));
+  }
+  return sum;
+}
+
 template <class S, class T>
 void store_output(const ConvGradientArgs& a, int64_t o) {
+  constexpr int kVector = Simd<S>::lanes;
+  constexpr int64_t kMost = 64;  // elements of a kernel that is turned in one block
   if (a.bias) store_one(static_cast<T*>(a.db) + o * a.db_o, S(a.bias_sums[o]));
   if (!a.weight) return;
-  const int64_t taps = a.taps[0] * a.taps[1] * a.taps[2], plane = a.row_count * a.lane_row;
-  const int64_t inputs = a.outputs_are_lanes ? a.lane_row : 1;  // from input to input of a run
+  const int64_t* kernel = a.shape.kernel;
+  const int64_t elements = kernel[0] * kernel[1] * kernel[2], in_run = kernel[2] / a.taps[2];
+  const int64_t plane = a.row_count * a.lane_row;
+  const int64_t inputs = a.outputs_are_lanes ? a.lane_row : 1;
   const S* sums = static_cast<const S*>(a.sums) + o * (a.outputs_are_lanes ? 1 : a.lane_row);
   T* dw = static_cast<T*>(a.dw) + o * a.dw_o;
-  const int64_t *kernel = a.shape.kernel, in_run = kernel[2] / a.taps[2];
-  auto value = [&](const S* at) {
-    S sum = *at;
-    for (int64_t p = 1; p < a.parts; ++p) sum += at[p * taps * plane];
-    return sum;
-  };
-  auto element = [&](int64_t c, int64_t kd, int64_t kh, int64_t kw) __attribute__((always_inline)) {
-    const int64_t tap = (kd * kernel[1] + kh) * a.taps[2] + (in_run > 1 ? 0 : kw);
-    const int64_t i = in_run > 1 ? kw * a.channels + c : c;
-    store_one(dw + c * a.dw_c + kd * a.dw_k[0] + kh * a.dw_k[1] + kw * a.dw_k[2],
-              value(sums + tap * plane + i * inputs));
-  };
-  if (a.dw_c == 1 && a.channels > 1) {
+  const bool dense = a.dw_c == elements && a.dw_k[2] == 1 && a.dw_k[1] == kernel[2] &&
+                     a.dw_k[0] == kernel[1] * kernel[2] && elements <= kMost;
+  alignas(64) S block[kMost * kVector];
+  for (int64_t c = 0; c < a.channels; c += kVector) {
+    const int n = int(a.channels - c < kVector ? a.channels - c : kVector);
+    int64_t k = 0;
     for (int64_t kd = 0; kd < kernel[0]; ++kd)
       for (int64_t kh = 0; kh < kernel[1]; ++kh)
-        for (int64_t kw = 0; kw < kernel[2]; ++kw)
-          for (int64_t c = 0; c < a.channels; ++c) element(c, kd, kh, kw);
-  } else {
-    for (int64_t c = 0; c < a.channels; ++c)
-      for (int64_t kd = 0; kd < kernel[0]; ++kd)
-        for (int64_t kh = 0; kh < kernel[1]; ++kh)
-          for (int64_t kw = 0; kw < kernel[2]; ++kw) element(c, kd, kh, kw);
+        for (int64_t kw = 0; kw < kernel[2]; ++kw, ++k) {
+          const int64_t tap = (kd * kernel[1] + kh) * a.taps[2] + (in_run > 1 ? 0 : kw);
+          const int64_t first = in_run > 1 ? kw * a.channels + c : c;
+          const auto values = inputs_of<S>(a, sums + tap * plane + first * inputs, n);
+          T* to = dw + c * a.dw_c + kd * a.dw_k[0] + kh * a.dw_k[1] + kw * a.dw_k[2];
+          if (a.dw_c == 1) {
+            store(to, values, n);
+            continue;
+          }
+          alignas(64) S lanes[kVector];
+          store(static_cast<S*>(lanes), values);
+          for (int i = 0; i < n; ++i)
+            if (dense)
+              block[i * elements + k] = lanes[i];
+            else
+              store_one(to + i * a.dw_c, lanes[i]);
+        }
+    if (dense && a.dw_c != 1)
+      for_lanes_of<T>(n * elements, [&](int64_t i, int count) {
+        store(dw + c * elements + i, load(static_cast<const S*>(block) + i, count), count);
+      });
   }
 }
 
 template <class S>
 void load_row(const ConvGradientArgs& a, int64_t item) {
-  const int64_t x_rows = a.weight ? a.x_count[0] * a.x_count[1] : 0, rows = x_rows + a.rows;
+  const int64_t x_rows = a.weight && !a.x_lies ? a.x_count[0] * a.x_count[1] : 0;
+  const int64_t rows = gradient_row_items(a) / a.units;
   const int64_t unit = item / rows, row = item % rows;
   if (row < x_rows) {
     const int64_t d = row / a.x_count[1], h = row % a.x_count[1];
@@ -213,13 +242,18 @@ void load_row(const ConvGradientArgs& a, int64_t item) {
                static_cast<S*>(a.x_strip) + unit * a.x_unit + d * a.x_plane + h * a.x_row,
                a.x_pixel, a.x_row, a.x_plane);
   } else {
-    const int64_t h = row - x_rows;
-    const Strip strip{a.n + unit,     a.group * a.outputs,
-                      a.outputs,      {a.first[0], a.first[1] + h, a.first[2]},
-                      {1, 1, a.cols}, {1, 1, 1}};
-    load_strip(a.g, Border::zeros, strip,
-               static_cast<S*>(a.g_strip) + unit * a.g_unit + h * a.g_row, a.g_pixel, a.g_row,
-               a.g_unit);
+    const int64_t h = (row - x_rows) * a.g_rows;
+    const int64_t count = a.rows - h < a.g_rows ? a.rows - h : a.g_rows;
+    ConvImage g = a.g;
+    g.size[2] *= count;  // rows that follow each other are one
+    const Strip strip{a.n + unit,
+                      a.group * a.outputs,
+                      a.outputs,
+                      {a.first[0], a.first[1] + h, a.first[2]},
+                      {1, 1, a.cols * count},
+                      {1, 1, 1}};
+    load_strip(g, Border::zeros, strip, static_cast<S*>(a.g_strip) + unit * a.g_unit + h * a.g_row,
+               a.g_pixel, a.g_row, a.g_unit);
   }
 }
 

@@ -6,6 +6,7 @@ from honed.ops.adaptive_avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
 from honed.ops.avg_pool import avg_pool1d, avg_pool2d
+from honed.ops.batch_norm import batch_norm
 from honed.ops.conv import conv1d, conv2d, conv3d
 from honed.ops.conv_bn_relu import conv_bn_relu
 from honed.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
@@ -44,6 +45,7 @@ __all__ = [
     "add_rms_norm",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
     "conv1d",
     "conv2d",
     "conv3d",

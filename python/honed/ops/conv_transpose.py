@@ -6,9 +6,8 @@ from honed.ops._dispatch import fall_back, function
 from honed.ops._library import ACTIVATIONS
 
 if torch is not None:
-    import honed.ops._torch.conv_transpose
     from honed.ops import _product
-    from honed.ops._torch import _conv_gradient
+    from honed.ops._torch.conv_transpose import transposed
 
 _run = function("conv_transpose")
 
@@ -26,7 +25,9 @@ def _conv_transpose(
     if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
         raise ValueError(f"{op}: output_padding is {more}, expected less than stride or dilation")
     if len(input.shape) not in (n + 1, n + 2):
-        raise ValueError(f"{op}: input has shape {tuple(input.shape)}, expected {n + 1} or {n + 2} dimensions")
+        raise ValueError(
+            f"{op}: input has shape {tuple(input.shape)}, expected {n + 1} or {n + 2} dimensions"
+        )
     if len(input.shape) == n + 1:
         residual = None if residual is None else residual[None]
         return _conv_transpose(
@@ -48,16 +49,14 @@ def _conv_transpose(
     if dtype is not None:
         input, weight, bias = (_product.cast(t, dtype) for t in (input, weight, bias))
         with torch.autocast("cpu", enabled=False):
-            y = _conv_transpose(
-                n, input, weight, bias, stride, padding, more, groups, dilation, "none", None
-            )
+            y = _conv_transpose(n, input, weight, bias, stride, padding, more, groups, dilation, "none", None)
         return finished(y, activation, residual)
     how = _product.answer(input, weight, bias, residual)
     if how == 1 and (activation in ("none", "relu", "relu6") or input.dtype != torch.float64):
         return _run(input, weight, bias, residual, *geometry, *rest)
     if how:
-        numbers = (*geometry, *padded, *absent, *dilation, groups, 0)
-        y = _conv_gradient.transposed(input, weight, bias, numbers, size)
+        numbers = (*geometry, *padded, *absent, *dilation, groups, 0, False)
+        y = transposed(input, weight, bias, numbers, size)
         return finished(y, activation, residual)
     own = getattr(torch.nn.functional, op)
 

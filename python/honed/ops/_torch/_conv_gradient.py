@@ -13,8 +13,9 @@ from honed.ops._torch._gradient import empty_if
 _conv, _transpose = function("conv"), function("conv_transpose")
 _weight_gradient = function("conv_weight_gradient")
 
-# Geometry is passed as numbers: three a line of stride, before, after, dilation, then groups and border, as
-# _conv.flat makes them.
+# Geometry is passed as numbers: stride, before, after and dilation, three each, groups and border, as
+# _conv.flat makes them, then whether Winograd is forbidden.
+_COUNT = 15
 
 
 def parts(numbers, n: int):
@@ -41,12 +42,16 @@ def _padding(before, after):
     return [p for pair in zip(reversed(before), reversed(after), strict=True) for p in pair]
 
 
+def _without_border(numbers):
+    return (*numbers[:3], *((0,) * 6), *numbers[9:13], 0, numbers[14])
+
+
 def pad(input, numbers):
     """With the border made, and the geometry without one."""
     n = input.dim() - 2
     _, before, after, _, _, border = parts(numbers, n)
     mode = "constant" if border == 0 else BORDERS[border]
-    plain = (*numbers[:3], *((0,) * 6), *numbers[9:13], 0)
+    plain = _without_border(numbers)
     return torch.nn.functional.pad(input, _padding(before, after), mode), plain
 
 
@@ -83,7 +88,7 @@ def conv(input, weight, bias, numbers):
     if how == 2:
         return Conv.apply(input, weight, bias, *numbers)
     if how == 1:
-        return _conv(input, weight, bias, None, *numbers, 0, False)
+        return _run_conv(input, weight, bias, numbers)
     stride, before, after, dilation, groups, border = parts(numbers, input.dim() - 2)
     if border or before != after:
         input, numbers = pad(input, numbers)
@@ -119,9 +124,13 @@ def transposed(input, weight, bias, numbers, size):
     return y
 
 
+def _run_conv(input, weight, bias, numbers):
+    return _conv(input, weight, bias, None, *numbers[:14], 0, numbers[14])
+
+
 def _run_transposed(input, weight, bias, numbers, size):
     geometry = (*numbers[:6], *numbers[9:12])
-    return _transpose(input, weight, bias, None, *geometry, *three(size, 1), numbers[12], 0, False)
+    return _transpose(input, weight, bias, None, *geometry, *three(size, 1), numbers[12], 0, numbers[14])
 
 
 def input_gradient(grad, weight, numbers, shape):
@@ -130,7 +139,7 @@ def input_gradient(grad, weight, numbers, shape):
         return transposed(grad, weight, None, numbers, shape[2:])
     _, before, after, *_ = parts(numbers, len(shape) - 2)
     size = tuple(s + b + a for s, b, a in zip(shape[2:], before, after, strict=True))
-    plain = (*numbers[:3], *((0,) * 6), *numbers[9:13], 0)
+    plain = _without_border(numbers)
     return fold(transposed(grad, weight, None, plain, size), numbers, shape)
 
 
@@ -176,7 +185,7 @@ class Conv(torch.autograd.Function):
         need = ctx.needs_input_grad
         ctx.save_for_backward(input if need[1] else None, weight)
         ctx.numbers, ctx.shape = numbers, input.shape
-        return _conv(input, weight, bias, None, *numbers, 0, False)
+        return _run_conv(input, weight, bias, numbers)
 
     @staticmethod
     def backward(ctx, grad):
@@ -184,7 +193,7 @@ class Conv(torch.autograd.Function):
         need = ctx.needs_input_grad
         d_input = input_gradient(grad, weight, ctx.numbers, ctx.shape) if need[0] else None
         d_weight, d_bias = weight_gradient(grad, input, weight, ctx.numbers, need[1], need[2])
-        return d_input, d_weight, d_bias, *((None,) * len(ctx.numbers))
+        return d_input, d_weight, d_bias, *((None,) * _COUNT)
 
 
 class ConvTranspose(torch.autograd.Function):
@@ -192,7 +201,7 @@ class ConvTranspose(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, weight, bias, *rest):
-        ctx.numbers, size = rest[:14], rest[14:]
+        ctx.numbers, size = rest[:_COUNT], rest[_COUNT:]
         need = ctx.needs_input_grad
         ctx.save_for_backward(input if need[1] else None, weight)
         ctx.size = input.shape[2:]
@@ -208,7 +217,7 @@ class ConvTranspose(torch.autograd.Function):
         if need[1]:
             d_weight, _ = weight_gradient(input, grad, weight, numbers, True, False)
         d_bias = bias_gradient(grad) if need[2] else None
-        return d_input, d_weight, d_bias, *((None,) * (14 + len(ctx.size)))
+        return d_input, d_weight, d_bias, *((None,) * (_COUNT + len(ctx.size)))
 
 
 def _to_size(input, weight, numbers, size):
@@ -243,5 +252,4 @@ class WeightGradient(torch.autograd.Function):
             d_grad = conv(input, d_weight, d_bias, ctx.numbers)
         if need[1]:
             d_input = input_gradient(grad, d_weight, ctx.numbers, input.shape)
-        return d_grad, d_input, None, *((None,) * len(ctx.numbers))
-
+        return d_grad, d_input, None, *((None,) * _COUNT)

@@ -1,6 +1,9 @@
-"""conv in torch: shapes."""
+"""conv in torch: shapes, gradients."""
 
 from honed.ops._library import result_of
+from honed.ops._torch._conv_gradient import conv
+
+__all__ = ["conv"]
 
 
 @result_of("conv")

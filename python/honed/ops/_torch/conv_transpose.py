@@ -1,8 +1,11 @@
-"""conv_transpose in torch: shapes."""
+"""conv_transpose in torch: shapes, gradients."""
 
 import torch
 
 from honed.ops._library import result_of
+from honed.ops._torch._conv_gradient import transposed
+
+__all__ = ["transposed"]
 
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
