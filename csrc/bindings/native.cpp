@@ -148,13 +148,24 @@ uint64_t fingerprint_of(const TensorView& t, uint64_t hash) {
   // An odd step times a fraction of the golden ratio: the samples lie in all rows and columns.
   uint64_t count = total < kSamples ? total : kSamples;
   int64_t size = size_of(t.dtype);
+  // Without gaps, in whatever order: places in memory say as much as indices, and need no divisions.
+  int64_t last = 0;
+  bool forward = true;
+  for (int d = 0; d < t.ndim; ++d) {
+    last += (t.shape[d] - 1) * t.strides[d];
+    forward = forward && t.strides[d] > 0;
+  }
+  const bool dense = forward && last + 1 == int64_t(total);
   for (uint64_t i = 0; i < count; ++i) {
     uint64_t at =
         count == total ? i : uint64_t((unsigned __int128)(i * 0x9e3779b97f4a7c15u) * total >> 64);
-    int64_t offset = 0;
-    for (int d = t.ndim - 1; d >= 0; --d) {
-      offset += int64_t(at % uint64_t(t.shape[d])) * t.strides[d];
-      at /= uint64_t(t.shape[d]);
+    int64_t offset = int64_t(at);
+    if (!dense) {
+      offset = 0;
+      for (int d = t.ndim - 1; d >= 0; --d) {
+        offset += int64_t(at % uint64_t(t.shape[d])) * t.strides[d];
+        at /= uint64_t(t.shape[d]);
+      }
     }
     uint64_t bits = 0;
     std::memcpy(&bits, t.as<char>() + offset * size, size_t(size));

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+
+from honed import nn
 
 
 class ConvNet(torch.nn.Module):

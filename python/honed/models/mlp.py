@@ -31,7 +31,7 @@ class MLP(torch.nn.Module):
         widths = [inputs, *hidden]
         layers = []
         for before, after in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(before, after), torch.nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = torch.nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):

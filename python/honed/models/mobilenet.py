@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from honed import nn
 from honed.models import _folder
 
 # Of each stage: how many times its blocks widen inside, channels, blocks, the first one's stride.
