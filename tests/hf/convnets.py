@@ -290,7 +290,7 @@ NETS = {
     "residual": (Residual, (2, 6, 12, 12), 3),
     "residual, no way around": (lambda: Residual(False), (2, 6, 12, 12), 2),
     "inverted residual": (Inverted, (2, 6, 9, 11), 3),
-    "dense": (Dense, (2, 6, 7, 8), None),
+    "dense": (Dense, (2, 6, 7, 8), 3),
     "u-net": (UNet, (2, 6, 12, 12), 3),
     "inception": (Inception, (2, 6, 9, 9), 3),
     "shared convolution": (SharedConv, (2, 6, 7, 8), 2),

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from tests.hf.test_folding import close, fused
+from tests.hf.folding import close, fused
 
 import honed
 

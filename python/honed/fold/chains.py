@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from honed import nn as honed_nn
-from honed import ops
 from honed.fold.fused import HEADS, NORMS, Fused
 from honed.fold.trace import IN_PLACE, opaque_functions
 
@@ -178,8 +177,6 @@ class _Chain:
 
 def _is_head(node, modules) -> bool:
     if node.op != "call_module" or type(modules[node.target]) not in HEADS:
-        return False
-    if type(modules[node.target]) in NORMS and not hasattr(ops, "batch_norm"):
         return False
     return len(node.args) == 1 and isinstance(node.args[0], torch.fx.Node) and not node.kwargs
 

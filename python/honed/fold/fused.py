@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from honed import nn, ops
+from honed import nn
 from honed._lib import _core
 from honed.nn._packed_conv import Options, is_packed, renew
-from honed.ops import linear
+from honed.ops import batch_norm, linear
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 HEADS = frozenset((*CONVS, *TRANSPOSED, *NORMS, nn.Linear))
-
-_batch_norm = getattr(ops, "batch_norm", None)
 
 
 class Fused:
@@ -107,7 +105,7 @@ class Fused:
         if mean is None or var is None or _core.reads(*tensors) != 1:
             return None
         self.head._check_input_dim(x)
-        return _batch_norm(
+        return batch_norm(
             x,
             mean,
             var,

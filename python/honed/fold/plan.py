@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 import types
 
 import torch
@@ -17,6 +18,7 @@ from honed.fold.trace import is_leaf, trace
 _reads = _core.reads
 _functorch = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training"}
 _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)  # their attributes say nothing
 
 
@@ -33,15 +35,17 @@ class Plan:
         self.fused = fuse(graph, parts)
         self.apart = why_apart(graph, parts)
         self.run, self.count = emit(graph, module)
-        inner = [part for part in parts.values() if not is_leaf(part)]
+        inner = self._inner = [part for part in parts.values() if not is_leaf(part)]
         self._classes = [type(part) for part in inner]
-        self._inner = inner
         own = [part for part in inner if type(part) not in _CONTAINERS]
         self._plain = [part.__dict__ for part in inner if type(part) in _CONTAINERS]
-        self._states = [(part.__dict__, {**part.__dict__, "training": False}) for part in own]
-        self._states += [(part._modules, dict(part._modules)) for part in inner]
-        self._states += [(vars(v), dict(vars(v))) for v in _settings(own)]
-        self._states = [(now, (*then.values(),)) for now, then in self._states]
+        states = [({**part.__dict__, "training": False}, part.__dict__) for part in own]
+        states += [(dict(vars(value)), vars(value)) for value in _settings(own)]
+        self._states = [_state(*state) for state in states]
+        self._children = [part._modules for part in inner]
+        self._counted = [now for _, now in states] + self._children
+        self._counts = [*map(len, self._counted)]
+        self._childrens = [*itertools.chain.from_iterable(map(dict.values, self._children))]
         held = [v for part in own for v in part.__dict__.values() if type(v) in (list, dict, set)]
         self._held = [(value, value.copy()) for value in held]
         self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
@@ -65,19 +69,30 @@ class Plan:
     def unchanged(self) -> bool:
         """The modules that were read through are what they were, all in eval mode."""
         try:
-            for now, then in self._states:
-                if (*now.values(),) != then:
+            if [*map(len, self._counted)] != self._counts:
+                return False
+            for get, now, then in self._states:
+                if get(now) != then:
                     return False
+            if [*itertools.chain.from_iterable(map(dict.values, self._children))] != self._childrens:
+                return False
             for attributes in self._plain:
                 if "forward" in attributes:
                     return False
             return [*map(type, self._inner)] == self._classes and all(now == then for now, then in self._held)
-        except RuntimeError:  # two tensors cannot be compared: an attribute is another one
+        except (KeyError, RuntimeError):  # an attribute is gone; two tensors, which cannot be compared
             return False
 
     def _wants_gradients(self):
         held = itertools.chain.from_iterable(slots.values() for slots in self._parameters)
         return any(p is not None and p.requires_grad for p in held)
+
+
+def _state(then, now):
+    """How to read the attributes that the code of a module may ask for, from where, and their values."""
+    names = [name for name in then if name not in _INTERNAL] or [*then][:1]
+    get = operator.itemgetter(*names)
+    return get, now, get(then)
 
 
 def _settings(modules) -> list:
@@ -90,7 +105,7 @@ def _settings(modules) -> list:
                 kind.__name__.endswith("Config")
                 or isinstance(value, types.SimpleNamespace)
                 or (dataclasses.is_dataclass(value) and not isinstance(value, type))
-            ) and hasattr(value, "__dict__"):
+            ) and getattr(value, "__dict__", None):
                 found[id(value)] = value
     return list(found.values())
 

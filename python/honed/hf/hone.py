@@ -25,8 +25,10 @@ def hone(
 
     Args:
         model: any ``torch.nn.Module``. The Llama, Mistral, Qwen2, Qwen3 and GPT-2 language models of
-            ``transformers`` run on the engine. In any other model each ``torch.nn.Linear`` becomes a
-            :class:`honed.nn.Linear`, and :func:`report` says what was left alone, and why.
+            ``transformers`` run on the engine. In any other model each layer that :mod:`honed.nn` has becomes
+            honed's, and in eval mode without gradients a convolution, linear layer or batch norm makes in one
+            call what follows it: batch norm (folded into the weight), a sum, an activation. :func:`report`
+            says what was left alone, and why.
         weights: how matrices are stored. ``None``: in the cheapest kind that holds every value exactly
             (grid4, grid8 for weights expanded from 4- and 8-bit files, bf16, f16, f32), chosen for each group
             of matrices packed together (q, k, v; gate, up).
@@ -49,6 +51,11 @@ def hone(
     On the engine, calls that need gradients, attentions, hidden states or hooks run on torch, and
     :func:`report` counts them.
     Outside ``generate`` and pipelines, call the model under ``torch.no_grad()`` or ``inference_mode()``.
+
+    What follows what is read from the model's forward by ``torch.fx``, for the whole model or for the parts
+    that can be read so (no control flow on values or shapes). Hooks, other modules, other attributes of
+    modules and of their configurations are noticed at each call, and so are folded statistics; not so are
+    values inside of other objects, or global ones, that a forward branches on: hone again after those.
 
     Changed weights are packed anew: optimizer steps, ``load_state_dict`` and in-place edits are seen at once,
     ``parameter.data`` edits at the next prompt (by layers: at the next call), by a sample of the values. Hone

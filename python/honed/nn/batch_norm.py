@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import batch_norm
+
+from honed.ops import batch_norm
 
 
 class _BatchNorm:
@@ -36,7 +37,7 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html
 
-    >>> BatchNorm1d(1, eps=0.0, affine=False)(torch.tensor([[1.0], [3.0]])).tolist()
+    >>> BatchNorm1d(1)(torch.tensor([[1.0], [3.0]])).round(decimals=3).tolist()
     [[-1.0], [1.0]]
     """
 
@@ -50,7 +51,7 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
     https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
 
-    >>> BatchNorm2d(1, eps=0.0, affine=False)(torch.tensor([[[[1.0, 3.0]]]])).tolist()
+    >>> BatchNorm2d(1)(torch.tensor([[[[1.0, 3.0]]]])).round(decimals=3).tolist()
     [[[[-1.0, 1.0]]]]
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from honed.ops import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

@@ -2,6 +2,7 @@
 
 from honed._lib import torch
 from honed.ops._conv import finished
+from honed.ops.batch_norm import batch_norm
 from honed.ops.conv import conv1d, conv2d, conv3d
 
 _CONVS = {3: conv1d, 4: conv2d, 5: conv3d}
@@ -57,8 +58,20 @@ def conv_bn_relu(
         options |= {"activation": activation, "residual": residual}
         return conv(input, weight, bias, stride, padding, dilation, groups, **options)
     y = conv(input, weight, bias, stride, padding, dilation, groups, **options)
-    y = torch.nn.functional.batch_norm(y, running_mean, running_var, bn_weight, bn_bias, True, momentum, eps)
-    return finished(y, activation, residual)
+    inside = activation in ("none", "relu", "relu6")
+    y = batch_norm(
+        y,
+        running_mean,
+        running_var,
+        bn_weight,
+        bn_bias,
+        True,
+        momentum,
+        eps,
+        activation=activation if inside else "none",
+        residual=residual,
+    )
+    return y if inside else finished(y, activation, None)
 
 
 def _folded(weight, bias, mean, var, scale, shift, eps):
