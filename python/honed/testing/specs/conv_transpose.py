@@ -9,13 +9,16 @@ from honed.testing.spec import REAL, Case, OpSpec
 _BOTH = ("bias", "residual")
 
 
-def _case(name, input, weight, with_=("bias",), activation="none", layout=None, bench=False, **options):
+def _case(
+    name, input, weight, with_=("bias",), activation="none", layout=None, bench=False, exact=False, **options
+):
     params = {
         "input": input,
         "weight": weight,
         "with": with_,
         "activation": activation,
         "layout": layout,
+        "exact": exact,
         "options": options,
     }
     return Case(name, params, bench)
@@ -46,6 +49,7 @@ def _honed(x, params):
         x["bias"],
         activation=params["activation"],
         residual=x["residual"],
+        exact=params["exact"],
         **params["options"],
     )
 
@@ -78,7 +82,7 @@ SPEC = OpSpec(
         ),
         _case("relu6", (2, 7, 9), (7, 5, 4), activation="relu6", stride=2, dilation=2),
         _case("up", (1, 256, 28, 28), (256, 128, 2, 2), bench=True, stride=2),
-        _case("gradient", (1, 64, 28, 28), (64, 64, 3, 3), (), bench=True, padding=1),
+        _case("gradient", (1, 64, 28, 28), (64, 64, 3, 3), (), bench=True, padding=1, exact=True),
     ),
     inputs=_inputs,
     honed=_honed,
