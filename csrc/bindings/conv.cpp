@@ -7,6 +7,7 @@
 
 #include "bindings/_conv.h"
 #include "bindings/caster.h"
+#include "ops/_winograd.h"
 
 namespace honed::bindings {
 
@@ -134,6 +135,9 @@ void bind_conv(py::module_& m) {
       .def_property_readonly("nbytes", &ConvWeight::bytes);
   m.def("pack_conv_weight", &pack_conv_weight, "Packs a convolution's weight and bias.",
         py::arg("weight"), py::arg("bias"), py::arg("groups"), py::arg("int8"));
+  m.def("set_winograd", &set_winograd,
+        "For tests: outputs a side of Winograd's tiles, 2 or 4, 0 for none, -1 by cost.",
+        py::arg("tile"));
   define<forward>(
       m,
       "conv(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int stride_d, "

@@ -77,7 +77,6 @@ ConvWeight::ConvWeight(const TensorView& w, const TensorView* bias, int64_t grou
               bias ? shape_of(*bias) : "", ", expected [", outputs, "]");
   const bool wide = sizes_.dtype == DType::f64;
   if (groups > 1 && w.size(1) == 1) {
-    HONED_CHECK_TYPE(!int8, "conv: int8 for a depthwise weight, expected exact");
     depthwise_ = allocate_packed(depthwise_weight_bytes(w));
     depthwise_weight(w, depthwise_.get());
   } else {

@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "cpu/dispatch.h"
+#include "ops/_norm.h"
 
 namespace honed {
 
@@ -145,13 +146,41 @@ void run_rows(DepthwiseArgs& a) {
   });
 }
 
+bool is_side_by_side(const ConvImage& x) {
+  constexpr int64_t kFewChannels = 4;
+  return x.c == 1 && x.channels >= kFewChannels;
+}
+
 void run(DepthwiseArgs& a) {
   if (a.x.batch * a.x.channels * a.size[0] * a.size[1] * a.size[2] == 0) return;
-  constexpr int64_t kFewChannels = 4;
-  if (a.x.c == 1 && a.x.channels >= kFewChannels)
+  if (is_side_by_side(a.x))
     run_channels(a);
   else
     run_rows(a);
+}
+
+float narrowed(float x, float) { return x; }
+double narrowed(double x, double) { return x; }
+f16 narrowed(float x, f16) { return to_f16(x); }
+bf16 narrowed(float x, bf16) { return to_bf16(x); }
+
+// [tap][j][c] to dw[c m + j][tap]
+template <class T, class S>
+void give(const TensorView& dw, const S* from, int64_t channels) {
+  const int64_t outputs = dw.size(0), m = outputs / channels;
+  const int64_t taps = dw.size(2) * dw.size(3) * dw.size(4);
+  parallel_for(channels, cpu::grain_for(m * taps * 2), [&](int64_t begin, int64_t end) {
+    for (int64_t d = 0; d < dw.size(2); ++d)
+      for (int64_t h = 0; h < dw.size(3); ++h)
+        for (int64_t w = 0; w < dw.size(4); ++w) {
+          const int64_t tap = (d * dw.size(3) + h) * dw.size(4) + w;
+          T* to = dw.as<T>() + d * dw.stride(2) + h * dw.stride(3) + w * dw.stride(4);
+          for (int64_t j = 0; j < m; ++j)
+            for (int64_t c = begin; c < end; ++c)
+              to[(c * m + j) * dw.stride(0)] =
+                  narrowed(from[tap * outputs + j * channels + c], T{});
+        }
+  });
 }
 
 // Outputs q = phase + i stride of the gradient: y[q] = sum_t w[first + t step] g[i + t dilation -
@@ -185,18 +214,14 @@ bool is_depthwise(const TensorView& x, const TensorView& w, const ConvShape& sha
 int64_t depthwise_weight_bytes(const TensorView& w) { return w.numel() * bytes_of_sum(w.dtype); }
 
 void depthwise_weight(const TensorView& w, void* to) {
-  int64_t at = 0;
-  for (int64_t d = 0; d < w.size(2); ++d)
-    for (int64_t h = 0; h < w.size(3); ++h)
-      for (int64_t i = 0; i < w.size(4); ++i)
-        for (int64_t o = 0; o < w.size(0); ++o, ++at) {
-          const int64_t from =
-              o * w.stride(0) + d * w.stride(2) + h * w.stride(3) + i * w.stride(4);
-          if (w.dtype == DType::f64)
-            static_cast<double*>(to)[at] = w.as<double>()[from];
-          else
-            static_cast<float*>(to)[at] = element(w, from);
-        }
+  DepthwiseWeightArgs args{w.data, w.dtype, w.size(0), w.stride(0), {}, {}, to};
+  for (int i = 0; i < 3; ++i) {
+    args.kernel[i] = w.size(2 + i);
+    args.k[i] = w.stride(2 + i);
+  }
+  const int64_t taps = args.kernel[0] * args.kernel[1] * args.kernel[2];
+  cpu::run(cpu::kernels().depthwise_weight, args, pieces(args.outputs, kDepthwiseItem),
+           cpu::grain_for(taps * kDepthwiseItem / 4));
 }
 
 void depthwise(const TensorView& y, const TensorView& x, const void* packed, const ConvShape& shape,
@@ -279,6 +304,60 @@ void depthwise_input_gradient(const TensorView& dx, const TensorView& g, const v
   const int64_t rows = dx.size(0) * dx.size(2) * dx.size(3);
   cpu::run(cpu::kernels().depthwise_fold, DepthwiseFoldArgs{whole}, rows,
            cpu::grain_for(dx.size(1) * dx.size(4)));
+}
+
+void depthwise_weight_gradient(const TensorView& dw, const TensorView& g, const TensorView& x,
+                               const ConvShape& shape) {
+  const int64_t outputs = g.size(1), channels = x.size(1), m = outputs / channels;
+  const int64_t taps = shape.kernel[0] * shape.kernel[1] * shape.kernel[2];
+  DepthwiseSumsArgs args{};
+  DepthwiseArgs& a = args.conv;
+  a.x = channels_of(x, 1);
+  a.planes = 1;
+  set_shape(a, shape, outputs);
+  set_result(a, g, m);
+  args.g = channels_of(g, m);
+  args.planes = m;
+  args.g_plane = g.stride(1);
+  const bool side_by_side = is_side_by_side(a.x) && (args.g.c == 1);
+  const int64_t scratch = side_by_side ? a.kernel[0] * a.kernel[1] * m * 24 : lay_out(a);
+  const int64_t units = side_by_side ? a.x.batch * a.size[0] * a.size[1]
+                                     : a.x.batch * a.size[0] * pieces(a.size[1], a.block[1]) *
+                                           pieces(a.size[2], a.block[2]);
+  constexpr int64_t kParts = 16, kChannels = 256;
+  const int64_t most = side_by_side ? kParts : std::min(kParts, pieces(4 * kParts, channels));
+  args.part = std::max<int64_t>(1, pieces(units, most));
+  args.parts = std::max<int64_t>(1, pieces(units, args.part));
+  a.block[0] = std::min(channels, kChannels);
+  const int64_t bytes = bytes_of_sum(x.dtype), count = taps * outputs;
+  Scratch sums((args.parts + 1) * count * bytes);
+  args.sums = sums.as<char>() + count * bytes;
+  const int64_t items = args.parts * (side_by_side ? pieces(channels, a.block[0]) : channels);
+  const int64_t work = g.numel() / std::max<int64_t>(items, 1) * taps / 8;
+  parallel_for(items, cpu::grain_for(work), [&, scratch](int64_t begin, int64_t end) {
+    Scratch own(scratch);
+    DepthwiseSumsArgs mine = args;
+    mine.conv.scratch = own.as<void>();
+    if (side_by_side)
+      cpu::kernels().depthwise_sums(mine, begin, end);
+    else
+      cpu::kernels().depthwise_row_sums(mine, begin, end);
+  });
+  TensorView total{};
+  total.data = sums.as<void>();
+  total.ndim = 1;
+  total.shape[0] = count;
+  total.strides[0] = 1;
+  total.dtype = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  add_columns(args.sums, args.parts, total);
+  if (dw.dtype == DType::f64)
+    give<double>(dw, sums.as<double>(), channels);
+  else if (dw.dtype == DType::f32)
+    give<float>(dw, sums.as<float>(), channels);
+  else if (dw.dtype == DType::f16)
+    give<f16>(dw, sums.as<float>(), channels);
+  else
+    give<bf16>(dw, sums.as<float>(), channels);
 }
 
 }  // namespace honed

@@ -48,6 +48,27 @@ struct DepthwiseFoldArgs {
   DepthwiseArgs conv;
 };
 
+// dw[j, k, c] = sum_{n,p} g[n, c, j, p] x[n, c, p stride + k dilation - before], in parts by the
+// shape alone: of depthwise_sums, part i takes `part` rows of g after each other, of
+// depthwise_row_sums so many of the blocks that conv has. Items: parts times blocks of channels,
+// parts the faster; of depthwise_row_sums parts times channels, these the faster.
+struct DepthwiseSumsArgs {
+  DepthwiseArgs conv;  // sizes are g's; planes 1
+  ConvImage g;
+  int64_t planes, g_plane;  // j
+  void* sums;               // [part][tap][j][c], f32 (f64)
+  int64_t part, parts;
+};
+
+// w to [tap][O]; items of kDepthwiseItem outputs.
+struct DepthwiseWeightArgs {
+  const void* w;
+  DType dtype;
+  int64_t outputs, o, kernel[3], k[3];  // sizes and strides
+  void* to;
+};
+inline constexpr int64_t kDepthwiseItem = 64;
+
 // Whether `groups` are the channels of x and a few outputs each: what the functions below take.
 bool is_depthwise(const TensorView& x, const TensorView& w, const ConvShape& shape);
 

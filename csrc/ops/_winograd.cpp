@@ -17,6 +17,17 @@ int64_t frequencies_of(int tile) { return (tile + 2) * (tile + 2); }
 // An odd number of cache lines: rows of a tile and frequencies do not meet in a few sets.
 int64_t odd_lines(int64_t floats) { return (ceil_of(floats, 16) | 1) * 16; }
 
+// What steps cost beside one multiplication and addition of a product of matrices (0.0095 ns of a Zen 4 core):
+// a number of the weight, from memory where it is large; the transforms of a tile, a channel in or out; the transform of a
+// weight's 3 x 3 numbers, or their packing.
+constexpr double kTransform2 = 160, kTransform4 = 400;
+double stream(double numbers) { return numbers * (numbers > (1 << 20) ? 16 : 4); }
+constexpr double kPack2 = 640, kPack4 = 1080, kPackDirect = 220;
+// With fewer the sums are so short that the transforms' roundings stand out.
+constexpr double kFewestChannels = 8;
+
+std::atomic<int> forced{-1};
+
 // How tiles are divided: by the shape alone, so that sums do not depend on the threads.
 struct Blocks {
   int64_t tiles, count, group;
@@ -26,14 +37,15 @@ struct Blocks {
 Blocks blocks_of(int tile, int64_t tiles, int64_t channels, int64_t panels) {
   const int64_t weight = frequencies_of(tile) * panels * kPanel * channels * 4;
   Blocks b;
-  // Weights that the second cache does not hold are read by one thread only, for many tiles.
-  b.shared = weight > (4 << 20) || tiles < 56;
-  const int64_t most = b.shared ? 168 : 56;
+  // Weights that come from memory are read by one thread only, for many tiles.
+  b.shared = weight > (16 << 20) || tiles < 112;
+  const int64_t fit = (512 << 10) / (frequencies_of(tile) * channels * 4) / 14 * 14;
+  const int64_t most = b.shared ? 168 : std::clamp<int64_t>(fit, 28, 112);
   int64_t blocks = ceil_of(tiles, most);
   if (!b.shared) blocks = ceil_of(blocks, 2) * 2;
   b.tiles = ceil_of(tiles, blocks);
   b.count = ceil_of(tiles, b.tiles);
-  b.group = std::clamp<int64_t>((b.shared ? 1024 : 256) / kPanel, 1, panels);
+  b.group = std::min<int64_t>(b.shared ? 32 : 2, panels);
   return b;
 }
 
@@ -52,16 +64,40 @@ int64_t winograd_weight_bytes(int tile, int64_t outputs, int64_t channels) {
 }
 
 void winograd_weight(int tile, const TensorView& w, void* to) {
-  WinogradWeightArgs args{tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
-                          w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
+  WinogradWeightArgs args{
+      tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
+      w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
   cpu::run(cpu::kernels().winograd_weight, args, ceil_of(args.outputs, kPanel) * args.channels,
            cpu::grain_for(kPanel * frequencies_of(tile)));
 }
 
-int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& shape, bool packed) {
-  (void)y, (void)x, (void)shape, (void)packed;
-  return 4;
+int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, bool packed) {
+  if (!is_float(x.dtype) || s.groups != 1) return 0;
+  for (int i = 0; i < 3; ++i)
+    if (s.kernel[i] != (i ? 3 : 1) || s.stride[i] != 1 || s.dilation[i] != 1) return 0;
+  if (x.size(2) != 1 || y.size(2) != 1 || s.before[0] != 0) return 0;
+  if (forced.load() >= 0) return forced.load();
+  const double channels = double(x.size(1)), outputs = double(y.size(1));
+  if (channels < kFewestChannels) return 0;
+  const double weight = channels * outputs;
+  double least = 9 * weight * double(y.numel()) / outputs + stream(9 * weight);
+  if (!packed) least += kPackDirect * weight;
+  int best = 0;
+  for (int tile : {2, 4}) {
+    const double n = double(y.size(0) * ceil_of(y.size(3), tile) * ceil_of(y.size(4), tile));
+    const double padded = double(ceil_of(y.size(1), kPanel) * kPanel);
+    // Few rows leave the multipliers waiting for weights.
+    const double rows = n * (1 + 1.5 / std::min(n, 14.0));
+    const double frequencies = double(frequencies_of(tile));
+    double cost = frequencies * channels * padded * rows + stream(frequencies * weight) +
+                  n * (channels + outputs) * (tile == 4 ? kTransform4 : kTransform2);
+    if (!packed) cost += weight * (tile == 4 ? kPack4 : kPack2);
+    if (cost < least) least = cost, best = tile;
+  }
+  return best;
 }
+
+void set_winograd(int tile) { forced.store(tile); }
 
 void winograd(const TensorView& y, const TensorView& x, const float* weights, int tile,
               const ConvShape& shape, const ConvEpilogue& epilogue) {
@@ -115,8 +151,8 @@ void winograd(const TensorView& y, const TensorView& x, const float* weights, in
     a.panel = panel;
     a.group = std::min(blocks.group, args.panels - panel);
   };
-  const int64_t operations = std::min(tiles, blocks.tiles) * frequencies * args.channels *
-                             args.outputs / 8 * blocks.count;
+  const int64_t operations =
+      std::min(tiles, blocks.tiles) * frequencies * args.channels * args.outputs / 8 * blocks.count;
   int threads = cpu::threads_for(operations);
   if (!blocks.shared) {
     threads = int(std::min<int64_t>(threads, blocks.count));

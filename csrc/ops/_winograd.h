@@ -1,7 +1,15 @@
 // 3 x 3 convolutions of stride 1 by Winograd's products: F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3).
 //
 // y = A^T (G g G^T . B^T d B) A for tiles d of 4 x 4 (6 x 6) inputs and 2 x 2 (4 x 4) outputs: 4 (2.25)
-// products an output instead of 9. One matrix product a frequency sums over channels.
+// products an output instead of 9. One matrix product a frequency sums over channels. Interpolation is
+// at 0, +-1, infinity and at 0, +-5/8, +-3/2, infinity: of the points tried for 4 x 4 these round least,
+// a third as much as 0, +-1, +-2, and f32 holds all their numbers but the weight's exactly.
+//
+// Error, u = 2^-24: |y' - y| <= (min(C, 64) + C / 64 + 24) u |A^T| (|G g G^T| . |B^T| |d| |B|) |A|, summed
+// over channels. Measured with 8 to 512 channels, normal and rectified inputs: the largest error of an
+// output is 0.5 to 1.5 times that of torch's f32 convolution with 2 x 2 outputs and 2.3 to 7.1 times
+// with 4 x 4; in the root mean square 0.7 to 1.5 and 2.2 to 4.1 times. An infinity or NaN in x spreads
+// over the outputs of its tiles.
 #pragma once
 #include "ops/conv.h"
 
@@ -15,8 +23,10 @@ void winograd_weight(int tile, const TensorView& w, void* to);
 // 2 or 4 where that many outputs a side of a tile are the cheapest way to y, 0 where the direct way
 // is. y (N, O, 1, H', W'), x (N, C, 1, H, W); packed: the transform of the weight is there already.
 int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& shape, bool packed);
+// Tests choose the tile of all convolutions that this way can do (0: none); -1: by cost again.
+void set_winograd(int tile);
 
-// y and x of the same float type, any strides; weights from winograd_weight.
+// y and x of the same float type, any strides; weights from winograd_weight; a bias of any float type.
 void winograd(const TensorView& y, const TensorView& x, const float* weights, int tile,
               const ConvShape& shape, const ConvEpilogue& epilogue);
 

@@ -25,7 +25,8 @@ def twins(name, *args, **kwargs):
 
 def evaluated(module, args, kwargs, gradients):
     """Everything a call gives, by name: outputs and gradients of floating inputs and parameters."""
-    dtype = next((p.dtype for p in module.parameters()), None)
+    held = (*module.parameters(), *module.buffers())
+    dtype = next((t.dtype for t in held if t.is_floating_point()), None)
     made, leaves = {}, {}
 
     def given(name, x):

@@ -14,6 +14,7 @@ from honed.ops._torch.rope import composed
 
 _COS, _SIN = ops.rope_table(8, 16)
 _IDS = torch.tensor([[1, 0, 2], [2, 2, 1]])
+_ZEROS = torch.zeros(8)
 _CLASSES, _ONES = torch.tensor([7, 0, 3]), torch.tensor([1, 0, 1])
 
 # Name -> (honed's, torch's) on a float tensor of shape (3, 8).
@@ -30,6 +31,16 @@ _OPS = {
         lambda x: F.rms_norm(x + x, (8,), x[0]),
     ),
     "group_norm": (lambda x: ops.group_norm(x, 2), lambda x: F.group_norm(x, 2)),
+    "max_pool1d": (lambda x: ops.max_pool1d(x, 3, 2, 1), lambda x: F.max_pool1d(x, 3, 2, 1)),
+    "avg_pool1d": (lambda x: ops.avg_pool1d(x, 3, 2, 1), lambda x: F.avg_pool1d(x, 3, 2, 1)),
+    "adaptive_avg_pool1d": (
+        lambda x: ops.adaptive_avg_pool1d(x, 3),
+        lambda x: F.adaptive_avg_pool1d(x, 3),
+    ),
+    "batch_norm": (
+        lambda x: ops.batch_norm(x, None, None, x[0], training=True),
+        lambda x: F.batch_norm(x, None, None, x[0], training=True),
+    ),
     "relu": (ops.relu, F.relu),
     "swiglu": (lambda x: ops.swiglu(x, x[:1].expand(3, 8)), lambda x: F.silu(x) * x[:1]),
     "geglu": (lambda x: ops.geglu(x, x), lambda x: F.gelu(x) * x),
@@ -59,6 +70,10 @@ _BINDINGS = {
     "group_norm": lambda x: _core.group_norm(x, 2, None, None, 1e-5),
     "softmax": lambda x: _core.softmax(x, -1, False),
     "log_softmax": lambda x: _core.log_softmax(x, 0, False),
+    "max_pool1d": lambda x: _core.max_pool(x, 1, 1, 3, 1, 2, 0, 1, 1, 1, False, False, False)[0],
+    "avg_pool1d": lambda x: _core.avg_pool(x, 1, 1, 3, 1, 2, 0, 1, False, True, 0),
+    "adaptive_avg_pool1d": lambda x: _core.adaptive_avg_pool(x, 1, 1, 3),
+    "batch_norm": lambda x: _core.batch_norm(x, _ZEROS, _ZEROS, None, None, None, 1e-5, 0),
     "relu": _core.relu,
     "swiglu": lambda x: _core.swiglu(x, x),
     "geglu": lambda x: _core.geglu(x, x, False),

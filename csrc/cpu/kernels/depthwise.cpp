@@ -37,7 +37,7 @@ void tile(const Row<T>& row, int64_t column) {
   const int64_t from = column * stride - a.before[2];
   const int low = from < 0 ? (from < -kInputs ? kInputs : int(-from)) : 0;
   const int high = past - from < kInputs ? int(past - from) : kInputs;
-  const Finish<T> finish(a);
+  const Finish<T> finish(a, {a.y_s[2], a.y_c, a.residual_s[2], a.residual_c});
   for_lanes_of<T>(row.channels, [&](int64_t i, int n) {
     const int64_t c = row.channel + i;
     Vec<T> sum[columns];
@@ -67,7 +67,7 @@ void tile(const Row<T>& row, int64_t column) {
       rows(Flag<false>{});
     else
       rows(Flag<true>{});
-    finish(sum, columns, row.y + column * a.y_s[2] + c * a.y_c,
+    finish(sum, row.y + column * a.y_s[2] + c * a.y_c,
            row.residual ? row.residual + column * a.residual_s[2] + c * a.residual_c : nullptr, n);
   });
 }
@@ -78,7 +78,7 @@ void pixel(const Row<T>& row, int64_t column) {
   using S = Sum<T>;
   constexpr int kVectors = 4, kStep = kLanesOf<T>;
   const DepthwiseArgs& a = row.a;
-  const Finish<T> finish(a);
+  const Finish<T> finish(a, {a.y_s[2], a.y_c, a.residual_s[2], a.residual_c});
   for (int64_t i = 0; i < row.channels; i += kVectors * kStep) {
     int64_t c = row.channel + i;
     int n[kVectors];
@@ -105,10 +105,12 @@ void pixel(const Row<T>& row, int64_t column) {
         }
       }
     }
-    for (int v = 0; v < kVectors && n[v]; ++v, c += kStep)
-      finish(sum + v, 1, row.y + column * a.y_s[2] + c * a.y_c,
+    for (int v = 0; v < kVectors && n[v]; ++v, c += kStep) {
+      const Vec<T> one[1] = {sum[v]};
+      finish(one, row.y + column * a.y_s[2] + c * a.y_c,
              row.residual ? row.residual + column * a.residual_s[2] + c * a.residual_c : nullptr,
              n[v]);
+    }
   }
 }
 

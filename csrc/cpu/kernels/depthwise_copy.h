@@ -15,28 +15,47 @@ void copy_line(const T* line, int64_t step, int64_t size, Border border, int64_t
   int64_t low = first < 0 ? -first : 0, high = size - first;
   if (high > count) high = count;
   if (low > high) low = high = 0;
-  auto one = [&](int64_t q) {
-    const int64_t from = source(first + q, size, border);
-    to[q % stride * pitch + q / stride] = from < 0 ? S(0) : scalar(line[from * step]);
+  auto place = [&](int64_t q) {
+    if (stride == 1) return q;
+    if (stride == 2) return (q & 1) * pitch + (q >> 1);
+    return q % stride * pitch + q / stride;
   };
-  for (int64_t q = 0; q < low; ++q) one(q);
+  auto border_at = [&](int64_t begin, int64_t end) {
+    for (int64_t q = begin; q < end; ++q) {
+      const int64_t from = source(first + q, size, border);
+      to[place(q)] = from < 0 ? S(0) : scalar(line[from * step]);
+    }
+  };
+  border_at(0, low);
+  border_at(high, count);
+  const T* from = line + first * step;
   int64_t q = low;
-  if (step == 1 && stride == 1) {
-    copy_inputs(line + first + low, high - low, to + low);
-    q = high;
-  } else if (sizeof(S) == 4 && step == 1 && stride == 2) {
-    if constexpr (sizeof(S) == 4) {
-      if (q < high && q % 2) one(q++);
-      for (; q + 2 * kLanes <= high; q += 2 * kLanes) {
-        vf a = load(line + first + q), b = load(line + first + q + kLanes);
-        split_pairs(a, b);
-        store(to + q / 2, a);
-        store(to + pitch + q / 2, b);
+  if (step == 1 && stride == 1) return copy_inputs(from + low, high - low, to + low);
+  if constexpr (sizeof(S) == 4) {
+    if (step == 1 && stride == 2) {
+      if (q < high && q % 2) {
+        to[place(q)] = scalar(from[q]);
+        ++q;
       }
+      for (; q < high; q += 2 * kLanes) {
+        const int64_t left = high - q;
+        vf a, b;
+        if (left >= 2 * kLanes) {
+          a = load(from + q);
+          b = load(from + q + kLanes);
+        } else {
+          a = load(from + q, left < kLanes ? int(left) : kLanes);
+          b = left > kLanes ? load(from + q + kLanes, int(left - kLanes)) : zero();
+        }
+        split_pairs(a, b);
+        const int64_t even = (left + 1) / 2, odd = left / 2;
+        store(to + q / 2, a, even < kLanes ? int(even) : kLanes);
+        store(to + pitch + q / 2, b, odd < kLanes ? int(odd) : kLanes);
+      }
+      return;
     }
   }
-  for (; q < high; ++q) to[q % stride * pitch + q / stride] = scalar(line[(first + q) * step]);
-  for (q = high; q < count; ++q) one(q);
+  for (; q < high; ++q) to[place(q)] = scalar(from[q * step]);
 }
 
 // The copies that a block of outputs reads, and its products: output pixel (h, w) of the block is

@@ -35,31 +35,49 @@ HONED_INLINE Vec<T> bias_of(const DepthwiseArgs& a, int64_t channel, int n) {
   return load_apart(static_cast<const Sum<T>*>(a.bias) + channel * a.bias_c, a.bias_c, n);
 }
 
-// Sums of pixels side by side, lanes over channels, to memory.
+// Where vectors of sums go: from vector to vector and from lane to lane, of y and of the residual.
+struct Steps {
+  int64_t y, y_lane, residual, residual_lane;
+};
+
+template <class T>
+[[gnu::noinline]] void finish_any_way(const Vec<T>* sum, int count, const Steps& step,
+                                      Activation activation, T* y, const T* residual, int n) {
+  for (int p = 0; p < count; ++p) {
+    Vec<T> value = sum[p];
+    if (residual) value = value + load_apart(residual + p * step.residual, step.residual_lane, n);
+    store_apart(y + p * step.y, step.y_lane, activate(value, activation), n);
+  }
+}
+
+// Sums to memory.
 template <class T>
 struct Finish {
-  const DepthwiseArgs& a;
+  Steps step;
+  Activation activation;
   bool simple;
   Vec<T> low, high;
-  HONED_INLINE explicit Finish(const DepthwiseArgs& args) : a(args) {
+
+  HONED_INLINE Finish(const DepthwiseArgs& a, const Steps& steps)
+      : step(steps), activation(a.activation) {
     using S = Sum<T>;
     const S far = S(__builtin_inff());
-    low = set1(a.activation == Activation::none ? -far : S(0));
-    high = set1(a.activation == Activation::relu6 ? S(6) : far);
-    simple = !a.residual && a.y_c == 1 &&
-             (a.activation == Activation::none || a.activation == Activation::relu ||
-              a.activation == Activation::relu6);
+    low = set1(activation == Activation::none ? -far : S(0));
+    high = set1(activation == Activation::relu6 ? S(6) : far);
+    simple = !a.residual && step.y_lane == 1 &&
+             (activation == Activation::none || activation == Activation::relu ||
+              activation == Activation::relu6);
   }
-  HONED_INLINE void operator()(const Vec<T>* sum, int count, T* y, const T* residual, int n) const {
+  template <int count>
+  HONED_INLINE void operator()(const Vec<T> (&sum)[count], T* y, const T* residual, int n) const {
     if (simple) {
 #pragma GCC unroll 8
-      for (int p = 0; p < count; ++p) store(y + p * a.y_s[2], vmin(high, vmax(low, sum[p])), n);
-      return;
-    }
-    for (int p = 0; p < count; ++p) {
-      Vec<T> value = sum[p];
-      if (residual) value = value + load_apart(residual + p * a.residual_s[2], a.residual_c, n);
-      store_apart(y + p * a.y_s[2], a.y_c, activate(value, a.activation), n);
+      for (int p = 0; p < count; ++p) store(y + p * step.y, vmin(high, vmax(low, sum[p])), n);
+    } else {
+      Vec<T> copy[count];
+#pragma GCC unroll 8
+      for (int p = 0; p < count; ++p) copy[p] = sum[p];
+      finish_any_way<T>(copy, count, step, activation, y, residual, n);
     }
   }
 };

@@ -17,16 +17,12 @@ struct Block {
   int64_t channel, rows, columns;
   T* y;  // the first pixel
   const T* residual;
-};
 
-template <class T>
-HONED_INLINE void put(const Block<T>& block, int64_t h, int64_t w, Vec<T> sum, int n) {
-  const DepthwiseArgs& a = block.a;
-  if (block.residual)
-    sum = sum + load_apart(block.residual + h * a.residual_s[1] + w * a.residual_s[2],
-                           a.residual_s[2], n);
-  store_apart(block.y + h * a.y_s[1] + w * a.y_s[2], a.y_s[2], activate(sum, a.activation), n);
-}
+  const T* residual_at(int64_t h, int64_t w) const {
+    return residual ? residual + h * a.residual_s[1] + w * a.residual_s[2] : nullptr;
+  }
+  Steps steps() const { return {a.y_s[1], a.y_s[2], a.residual_s[1], a.residual_s[2]}; }
+};
 
 template <class T>
 HONED_INLINE Sum<T> bias_at(const DepthwiseArgs& a, int64_t channel) {
@@ -49,9 +45,12 @@ void row_piece(const Block<T>& block, int64_t h, int64_t w, int64_t left) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sum[v] = fmadd(load(at + v * kStep), weight, sum[v]);
   }
-  for (int v = 0; v < vectors; ++v) {
-    const int64_t n = left - v * kStep;
-    if (n > 0) put(block, h, w + v * kStep, sum[v], n < kStep ? int(n) : kStep);
+  const Finish<T> finish(block.a, block.steps());
+  for (int v = 0; v < vectors; ++v, w += kStep, left -= kStep) {
+    if (left <= 0) return;
+    const Vec<T> one[1] = {sum[v]};
+    finish(one, block.y + h * block.a.y_s[1] + w * block.a.y_s[2], block.residual_at(h, w),
+           left < kStep ? int(left) : kStep);
   }
 }
 template <class T>
@@ -81,6 +80,7 @@ void tile_rows(const Block<T>& block, int64_t h) {
   const S* from = copies.data + h * copies.next_row;
   const Vec<T> bias = set1(bias_at<T>(block.a, block.channel));
   const S* weights = copies.weight;
+  const Finish<T> finish(block.a, block.steps());
   for_lanes_of<T>(block.columns, [&](int64_t w, int n) {
     Vec<T> sum[rows];
 #pragma GCC unroll 8
@@ -96,8 +96,7 @@ void tile_rows(const Block<T>& block, int64_t h) {
           if (tap >= 0 && tap < taps) sum[r] = fmadd(v, set1(weights[tap * taps + k]), sum[r]);
         }
       }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) put(block, h + r, w, sum[r], n);
+    finish(sum, block.y + h * block.a.y_s[1] + w * block.a.y_s[2], block.residual_at(h, w), n);
   });
 }
 
@@ -128,15 +127,15 @@ void blocks(const DepthwiseArgs& a, int64_t begin, int64_t end) {
   const int64_t down = (a.size[1] + a.block[1] - 1) / a.block[1];
   const Tile<T> tile = tile_for<T>(a);
   Copies<S> copies(a);
+  int64_t at = begin;
+  int64_t w = at % across * a.block[2];
+  at /= across;
+  int64_t h = at % down * a.block[1];
+  at /= down;
+  int64_t d = at % a.size[0];
+  at /= a.size[0];
+  int64_t c = at % a.x.channels, n = at / a.x.channels;
   for (int64_t item = begin; item < end; ++item) {
-    int64_t at = item;
-    const int64_t w = at % across * a.block[2];
-    at /= across;
-    const int64_t h = at % down * a.block[1];
-    at /= down;
-    const int64_t d = at % a.size[0];
-    at /= a.size[0];
-    const int64_t c = at % a.x.channels, n = at / a.x.channels;
     const int64_t rows = a.size[1] - h < a.block[1] ? a.size[1] - h : a.block[1];
     const int64_t columns = a.size[2] - w < a.block[2] ? a.size[2] - w : a.block[2];
     const T* image = static_cast<const T*>(a.x.data) + n * a.x.n + c * a.x.c;
@@ -160,6 +159,15 @@ void blocks(const DepthwiseArgs& a, int64_t begin, int64_t end) {
     } else {
       for (int64_t r = 0; r < rows; ++r) any_row(block, r);
     }
+    if ((w += a.block[2]) < a.size[2]) continue;
+    w = 0;
+    if ((h += a.block[1]) < a.size[1]) continue;
+    h = 0;
+    if (++d < a.size[0]) continue;
+    d = 0;
+    if (++c < a.x.channels) continue;
+    c = 0;
+    ++n;
   }
 }
 

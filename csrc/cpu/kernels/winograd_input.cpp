@@ -40,7 +40,8 @@ HONED_INLINE int64_t needed(int64_t first, int64_t span, int64_t size) {
 template <class Size, class T>
 void input_item(const WinogradArgs& a, const TileRow& tiles, int64_t channel, int64_t channels) {
   constexpr int n = Size::inputs, m = Size::outputs;
-  const int64_t top = tiles.row * m - a.before[0], padded = (channels + kLanes - 1) / kLanes * kLanes;
+  const int64_t top = tiles.row * m - a.before[0],
+                padded = (channels + kLanes - 1) / kLanes * kLanes;
   const bool whole = channels == padded && a.x.c == 1 && top >= 0 && top + n <= a.x.size[1];
   const T* image = static_cast<const T*>(a.x.data) + tiles.n * a.x.n + channel * a.x.c;
   float* to = a.v + channel + tiles.at * a.v_row;

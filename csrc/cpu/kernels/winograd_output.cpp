@@ -27,8 +27,8 @@ template <class T>
 HONED_INLINE void put(const Destination& to, vf value, T* y, int64_t step, const T* residual,
                       int64_t residual_step, int n) {
   if (residual)
-    value = value + (residual_step == 1 ? load(residual, n)
-                                        : gather<T, float>(residual, residual_step, n));
+    value = value +
+            (residual_step == 1 ? load(residual, n) : gather<T, float>(residual, residual_step, n));
   value = activate(value, to.activation);
   if (step == 1)
     store(y, value, n);
@@ -82,8 +82,8 @@ void pixels_of_tiles(const WinogradArgs& a, const float* from, int tiles, vf bia
     for (int c = 0; c < n; ++c)
       put(a.to, turned[i][c],
           image.y + (row + i) * a.y_s[0] + column * a.y_s[1] + (channel + c) * a.to.y_col, a.y_s[1],
-          image.residual ? image.residual + (row + i) * a.residual_s[0] +
-                               column * a.residual_s[1] + (channel + c) * a.to.residual_col
+          image.residual ? image.residual + (row + i) * a.residual_s[0] + column * a.residual_s[1] +
+                               (channel + c) * a.to.residual_col
                          : nullptr,
           a.residual_s[1], columns);
   }
@@ -94,8 +94,7 @@ void output_item(const WinogradArgs& a, const TileRow& tiles, int64_t place) {
   constexpr int m = Size::outputs;
   const Destination& to = a.to;
   Image<T> image{static_cast<T*>(to.y) + tiles.n * a.y_n, nullptr};
-  if (to.residual)
-    image.residual = static_cast<const T*>(to.residual) + tiles.n * a.residual_n;
+  if (to.residual) image.residual = static_cast<const T*>(to.residual) + tiles.n * a.residual_n;
   const int64_t first = (a.panel + place) * kPanel, left = a.outputs - first;
   const int channels = int(left < kPanel ? left : kPanel);
   const float* from = a.m + (place * a.count + tiles.at) * kPanel;

@@ -1,7 +1,5 @@
-// One dimension of Winograd's transforms.
-//
-// Interpolation at 0, 1, -1, infinity for 2 outputs, at 0, +-sqrt(1/2), +-sqrt(2), infinity for 4: among
-// cheap points these round least (see ops/_winograd.h).
+// One dimension of Winograd's transforms, by interpolation at 0, 1, -1 and infinity for 2 outputs, at 0,
+// +-5/8, +-3/2 and infinity for 4.
 #pragma once
 #include "cpu/simd/vec_f64.h"
 #include "ops/_winograd.h"
@@ -9,7 +7,8 @@
 HONED_BEGIN_LEVEL
 namespace {
 
-constexpr double kRoot2 = 1.4142135623730950488, kHalfRoot2 = kRoot2 / 2;
+constexpr double kNear = 0.625, kFar = 1.5;
+constexpr double kNear2 = kNear * kNear, kFar2 = kFar * kFar;
 
 // B^T d
 HONED_INLINE void input_line(const vf (&d)[4], vf (&v)[4]) {
@@ -19,16 +18,16 @@ HONED_INLINE void input_line(const vf (&d)[4], vf (&v)[4]) {
   v[3] = d[3] - d[1];
 }
 HONED_INLINE void input_line(const vf (&d)[6], vf (&v)[6]) {
-  const vf two = set1(-2.0f), half = set1(-0.5f), both = set1(-2.5f);
-  const vf low = set1(float(kHalfRoot2)), high = set1(float(kRoot2));
-  vf even = fmadd(two, d[2], d[4]), odd = fmadd(two, d[1], d[3]) * low;
+  const vf near2 = set1(float(-kNear2)), far2 = set1(float(-kFar2));
+  const vf sum = set1(float(-kNear2 - kFar2)), product = set1(float(kNear2 * kFar2));
+  vf even = fmadd(far2, d[2], d[4]), odd = fmadd(far2, d[1], d[3]) * set1(float(kNear));
   v[1] = even + odd;
   v[2] = even - odd;
-  even = fmadd(half, d[2], d[4]), odd = fmadd(half, d[1], d[3]) * high;
+  even = fmadd(near2, d[2], d[4]), odd = fmadd(near2, d[1], d[3]) * set1(float(kFar));
   v[3] = even + odd;
   v[4] = even - odd;
-  v[0] = fmadd(both, d[2], d[0] + d[4]);
-  v[5] = fmadd(both, d[3], d[1] + d[5]);
+  v[0] = fmadd(product, d[0], fmadd(sum, d[2], d[4]));
+  v[5] = fmadd(product, d[1], fmadd(sum, d[3], d[5]));
 }
 
 // A^T m
@@ -37,13 +36,13 @@ HONED_INLINE void output_line(const vf (&m)[4], vf (&y)[2]) {
   y[1] = (m[1] - m[2]) + m[3];
 }
 HONED_INLINE void output_line(const vf (&m)[6], vf (&y)[4]) {
-  const vf two = set1(2.0f), half = set1(0.5f);
-  vf low = m[1] + m[2], high = m[3] + m[4];
-  y[0] = m[0] + (low + high);
-  y[2] = fmadd(two, high, half * low);
-  low = (m[1] - m[2]) * set1(float(kHalfRoot2)), high = (m[3] - m[4]) * set1(float(kRoot2));
-  y[1] = low + high;
-  y[3] = fmadd(two, high, fmadd(half, low, m[5]));
+  const vf near2 = set1(float(kNear2)), far2 = set1(float(kFar2));
+  vf near = m[1] + m[2], far = m[3] + m[4];
+  y[0] = m[0] + (near + far);
+  y[2] = fmadd(far2, far, near2 * near);
+  near = (m[1] - m[2]) * set1(float(kNear)), far = (m[3] - m[4]) * set1(float(kFar));
+  y[1] = near + far;
+  y[3] = fmadd(far2, far, fmadd(near2, near, m[5]));
 }
 
 // G g
@@ -55,13 +54,12 @@ HONED_INLINE void weight_line(const vd (&g)[3], vd (&u)[4]) {
   u[3] = g[2];
 }
 HONED_INLINE void weight_line(const vd (&g)[3], vd (&u)[6]) {
-  const vd by = set1(-2.0 / 3), third = set1(-1.0 / 3), root = set1(-2.0 / 3 * kHalfRoot2);
-  vd even = by * g[0] + third * g[2], odd = root * g[1];
-  u[0] = g[0];
+  constexpr double near = 0.5 / (kNear2 * (kNear2 - kFar2)), far = 0.5 / (kFar2 * (kFar2 - kNear2));
+  vd even = set1(near) * g[0] + set1(near * kNear2) * g[2], odd = set1(near * kNear) * g[1];
+  u[0] = set1(1 / (kNear2 * kFar2)) * g[0];
   u[1] = even + odd;
   u[2] = even - odd;
-  const vd sixth = set1(1.0 / 6), high = set1(kRoot2 / 6);
-  even = sixth * g[0] - third * g[2], odd = high * g[1];
+  even = set1(far) * g[0] + set1(far * kFar2) * g[2], odd = set1(far * kFar) * g[1];
   u[3] = even + odd;
   u[4] = even - odd;
   u[5] = g[2];

@@ -6,10 +6,11 @@ from os import PathLike, fspath
 
 from torch import nn
 
+from honed.fold import fold, unfold
 from honed.hf.engine import Handle
 from honed.hf.families import RECIPES
 from honed.hf.model import HonedModel, honed_class, original_class
-from honed.nn.swap import swap, unswap
+from honed.nn.swap import LAYERS, swap, unswap
 
 
 def hone(
@@ -78,6 +79,7 @@ def hone(
             return model
         reason = model.__dict__.pop("_honed").reason
     swap(model, weights, reason)
+    model.__dict__[LAYERS].unread.update(fold(model))
     return model
 
 
@@ -86,5 +88,6 @@ def unhone(model):
     if isinstance(model, HonedModel):
         model.__class__ = original_class(model)
         model.__dict__.pop("_honed").drop()
+    unfold(model)
     unswap(model)
     return model

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from honed._lib import _core
+from honed.fold import Note, notes
 from honed.hf.model import HonedModel
 from honed.nn.swap import LAYERS, layers, packs
 
@@ -70,7 +71,7 @@ def report(model) -> Report:
     by_layers = model.__dict__.get(LAYERS)
     if by_layers is not None:
         mode = f"{by_layers.storage or 'exact'}, by layers"
-        return Report(name, mode, (_on_torch(name, by_layers.reason), *_layer_rows(model)))
+        return Report(name, mode, (_on_torch(name, by_layers.reason), *_layer_rows(model, by_layers.unread)))
     if not isinstance(model, HonedModel):
         return Report(name, "plain torch", (_on_torch(name, "not honed"),))
     handle = model._honed
@@ -84,19 +85,22 @@ def _on_torch(name: str, reason: str) -> Row:
     return Row(name, 1, "", "torch", "", 0, reason)
 
 
-def _layer_rows(model):
+def _layer_rows(model, unread):
     """Layers of one name but for their numbers are one row; of those left alone, all of one class."""
     groups: dict[tuple, list] = {}
     seen = set()  # packed weights: layers that share one count it once
     level = _core.level()
+    fused = notes(model, unread)
     for name, module, reason in layers(model):
         dtype = next((str(p.dtype) for p in module.parameters() if p is not None), "")
         dtype = dtype.removeprefix("torch.")
         if reason is not None:
             groups.setdefault((type(module).__name__, "", "torch", dtype, reason), []).append(0)
             continue
-        shown = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) or type(module).__name__
+        shown = _starred(name) or type(module).__name__
         held = packs(module)
+        if module in fused and fused[module].packed is not None:
+            held.append(fused[module].packed)
         size = sum(packed.nbytes for packed in held if id(packed) not in seen)
         seen.update(map(id, held))
         op = getattr(module, "op", "")  # layers of layers have none of their own
@@ -104,9 +108,19 @@ def _layer_rows(model):
         if held:
             kernel = f"{level} packed {', '.join(sorted({packed.kind for packed in held}))}"
         by = f"honed.nn.{type(module).__name__}"
-        groups.setdefault((shown, by, kernel, dtype, ""), []).append(size)
+        note = fused.get(module, Note())
+        if note.inside:
+            by, kernel = f"part of {_starred(note.inside)}", ""
+        elif note.steps:
+            kernel = f"{kernel} + {note.steps}"
+        groups.setdefault((shown, by, kernel, dtype, note.reason), []).append(size)
     for (shown, by, kernel, dtype, reason), sizes in groups.items():
         yield Row(shown, len(sizes), by, kernel, dtype, sum(sizes), reason)
+
+
+def _starred(name: str) -> str:
+    """A module's name without its numbers."""
+    return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name)
 
 
 def _rows(handle):

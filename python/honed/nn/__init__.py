@@ -1,12 +1,29 @@
 """Modules of ``torch.nn`` on honed's kernels: same constructors, same ``state_dict``."""
 
-from honed.nn.activation import GELU, LogSoftmax, SiLU, Softmax
+from honed.nn.activation import GELU, LogSoftmax, ReLU, ReLU6, SiLU, Softmax
 from honed.nn.attention import KeyValues, MultiheadAttention
+from honed.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from honed.nn.convolution import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from honed.nn.dropout import Dropout
 from honed.nn.embedding import Embedding
 from honed.nn.linear import Linear
 from honed.nn.loss import CrossEntropyLoss
 from honed.nn.normalization import GroupNorm, LayerNorm, RMSNorm
+from honed.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from honed.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -17,6 +34,19 @@ from honed.nn.transformer import (
 
 __all__ = [
     "GELU",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -25,8 +55,12 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "LogSoftmax",
+    "MaxPool1d",
+    "MaxPool2d",
     "MultiheadAttention",
     "RMSNorm",
+    "ReLU",
+    "ReLU6",
     "SiLU",
     "Softmax",
     "Transformer",

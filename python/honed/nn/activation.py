@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.ops import gelu, log_softmax, silu, softmax
+from honed.ops import gelu, log_softmax, relu, silu, softmax
 
 
 class GELU(torch.nn.GELU):
@@ -43,6 +43,37 @@ class SiLU(torch.nn.SiLU):
         if isinstance(input, torch.Tensor) and not self.inplace:
             return silu(input)
         return super().forward(input)
+
+
+class ReLU(torch.nn.ReLU):
+    """``y = max(x, 0)``; torch's arguments. ``inplace=True`` runs torch's own op.
+
+    Runs :func:`honed.ops.relu`, forward and backward.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
+
+    >>> ReLU()(torch.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+
+    op = "relu"
+
+    def forward(self, input):
+        if isinstance(input, torch.Tensor) and not self.inplace:
+            return relu(input)
+        return super().forward(input)
+
+
+class ReLU6(torch.nn.ReLU6):
+    """``y = min(max(x, 0), 6)``; torch's arguments.
+
+    Alone it is torch's own op; :func:`honed.hone` fuses it into the convolution or product before it.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU6.html
+
+    >>> ReLU6()(torch.tensor([-1.0, 2.0, 9.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
 
 
 class Softmax(torch.nn.Softmax):

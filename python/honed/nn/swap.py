@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,6 +19,7 @@ class Layers:
 
     storage: str | None
     reason: str
+    unread: dict[str, str] = field(default_factory=dict)  # modules that honed.fold could not read: why
 
 
 def _classes():

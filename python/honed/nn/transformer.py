@@ -6,7 +6,7 @@ import torch
 from torch.nn.modules.transformer import _detect_is_causal_mask, _get_seq_len
 
 from honed.nn._calls import is_plain
-from honed.nn.activation import GELU, SiLU
+from honed.nn.activation import GELU, ReLU, SiLU
 from honed.nn.attention import MultiheadAttention, boolean_or_float
 from honed.nn.dropout import Dropout
 from honed.nn.linear import Linear
@@ -258,7 +258,7 @@ def _is_idle(dropout) -> bool:
 
 def _name(activation) -> str | None:
     """What honed.ops.linear calls it, or ``None``."""
-    if activation is F.relu or activation is torch.relu or is_plain(activation, torch.nn.ReLU):
+    if activation is F.relu or activation is torch.relu or is_plain(activation, torch.nn.ReLU, ReLU):
         return "relu"
     if activation is F.gelu:
         return "gelu"

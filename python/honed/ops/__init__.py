@@ -6,7 +6,9 @@ from honed.ops.adaptive_avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from honed.ops.add_layer_norm import add_layer_norm
 from honed.ops.add_rms_norm import add_rms_norm
 from honed.ops.avg_pool import avg_pool1d, avg_pool2d
+from honed.ops.batch_norm import batch_norm
 from honed.ops.conv import conv1d, conv2d, conv3d
+from honed.ops.conv_bn_relu import conv_bn_relu
 from honed.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from honed.ops.cross_entropy import cross_entropy
 from honed.ops.dropout import dropout
@@ -43,9 +45,11 @@ __all__ = [
     "add_rms_norm",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_bn_relu",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",

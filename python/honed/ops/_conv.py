@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from honed._lib import torch
+from honed.ops._library import ACTIVATIONS
 
 BORDERS = ("zeros", "reflect", "replicate", "circular")  # as ops/conv.h numbers them
 _TORCHS = {"zeros": "constant"}
@@ -34,7 +36,7 @@ class Geometry:
 
 
 def geometry(op, n, kernel, stride, padding, dilation, groups, border) -> Geometry:
-    """Of torch's arguments; ``kernel``: the weight's spatial sizes. Also one ``(before, after)`` a dimension."""
+    """Of torch's arguments; ``kernel``: the weight's spatial sizes. ``padding`` may be a pair a dimension."""
     if border not in BORDERS:
         raise ValueError(f"{op}: padding_mode is {border!r}, expected {', '.join(BORDERS)}")
     stride = per_dimension(op, "stride", stride, n, 1)
@@ -61,18 +63,24 @@ def geometry(op, n, kernel, stride, padding, dilation, groups, border) -> Geomet
     return Geometry(n, stride, before, after, dilation, groups, border)
 
 
-def flat(g: Geometry) -> tuple[int, ...]:
-    """As the kernels take it: three spatial dimensions, the first ones absent."""
-    absent = 3 - g.n
+@functools.lru_cache(1024)
+def _numbers(op, n, kernel, stride, padding, dilation, groups, border, activation):
+    g = geometry(op, n, kernel, stride, padding, dilation, groups, border)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation is {activation!r}, expected {', '.join(ACTIVATIONS)}")
+    absent = 3 - n
     ones, zeros = (1,) * absent, (0,) * absent
-    return (
-        *(ones + g.stride),
-        *(zeros + g.before),
-        *(zeros + g.after),
-        *(ones + g.dilation),
-        g.groups,
-        BORDERS.index(g.border),
-    )
+    sizes = (*ones, *g.stride, *zeros, *g.before, *zeros, *g.after, *ones, *g.dilation)
+    return g, sizes, (BORDERS.index(border), ACTIVATIONS.index(activation))
+
+
+def numbers(op, n, kernel, stride, padding, dilation, groups, border, activation):
+    """The geometry; stride, padding before and after, and dilation of three dimensions, the first ones
+    absent; border and activation as the kernels number them."""
+    try:
+        return _numbers(op, n, kernel, stride, padding, dilation, groups, border, activation)
+    except TypeError:  # a list, which cannot be remembered
+        return _numbers.__wrapped__(op, n, kernel, stride, padding, dilation, groups, border, activation)
 
 
 def torchs_conv(input, weight, bias, g: Geometry):

@@ -23,15 +23,17 @@ def _adaptive_avg_pool(dims, input, h, w):
 
 
 def adaptive_avg_pool1d(input, output_size):
-    """``y[c, o] = mean of x[c, i]`` over i from ``floor(o L / output_size)`` to ``ceil((o + 1) L / output_size)``.
+    """``y[c, o] = mean of x[c, i]`` over i from ``floor(o L / O)`` to ``ceil((o + 1) L / O)``.
 
     Args:
-        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
-        output_size: a number, or a tuple of it.
+        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
+            array.
+        output_size: O, a number or a tuple of it.
 
     Returns:
-        The result, in the layout of ``input`` (contiguous, or with the channels last in memory). Sums are float32,
-        float64 for float64. The gradient of an element is the sum of those of its windows, each over its size.
+        The result, in the layout of ``input`` (contiguous, or with the channels last in memory). Sums are
+        float32, float64 for float64. The gradient of an element is the sum of those of its windows, each over
+        its size.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.
@@ -46,16 +48,16 @@ def adaptive_avg_pool1d(input, output_size):
 
 
 def adaptive_avg_pool2d(input, output_size):
-    """``y[c, o, p] = mean of x[c, i, j]`` over i from ``floor(o H / O)`` to ``ceil((o + 1) H / O)``, j likewise.
+    """``y[c, o, p] = mean of x[c, i, j]``, i from ``floor(o H / O)`` to ``ceil((o + 1) H / O)``, j likewise.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
-            array.
+        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or
+            NumPy array.
         output_size: a number, or O and that of the width, each of which may be ``None``, that of the input.
 
     Returns:
-        The result, in the layout of ``input`` (contiguous or torch.channels_last). Sums are float32, float64 for
-        float64. The gradient of an element is the sum of those of its windows, each over its size.
+        The result, in the layout of ``input`` (contiguous or torch.channels_last). Sums are float32, float64
+        for float64. The gradient of an element is the sum of those of its windows, each over its size.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.
@@ -74,7 +76,8 @@ def adaptive_avg_pool2d(input, output_size):
                 output_size = tuple(size if own is None else own for own, size in given)
             else:
                 raise ValueError(
-                    f"adaptive_avg_pool2d: output_size is {output_size!r}, expected a number or a tuple of two"
+                    f"adaptive_avg_pool2d: output_size is {output_size!r}, "
+                    "expected a number or a tuple of two"
                 )
         return _adaptive_avg_pool(2, input, *sizes("adaptive_avg_pool2d", "output_size", output_size, 2))
     return _adaptive_avg_pool(2, input, output_size, output_size)

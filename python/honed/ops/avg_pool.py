@@ -39,7 +39,8 @@ def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
     """``y[c, o] = mean over k of x[c, o stride - padding + k]``, k from 0 to kernel_size - 1.
 
     Args:
-        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
+        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
+            array.
         kernel_size: a number, or a tuple of it, as the next two.
         stride: from a window to the next; ``None`` is kernel_size.
         padding: zeros at both ends, at most half of kernel_size.
@@ -47,8 +48,9 @@ def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
         count_include_pad: whether zeros of the padding count in a mean.
 
     Returns:
-        The result, in the layout of ``input`` (contiguous, or with the channels last in memory). Sums are float32,
-        float64 for float64. The gradient of an element is the sum of those of its windows, each over its size.
+        The result, in the layout of ``input`` (contiguous, or with the channels last in memory). Sums are
+        float32, float64 for float64. The gradient of an element is the sum of those of its windows, each over
+        its size.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.
@@ -74,8 +76,8 @@ def avg_pool2d(
     """``y[c, o, p] = sum over k, l of x[c, o stride - padding + k, p stride - padding + l] / size``.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
-            array.
+        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or
+            NumPy array.
         kernel_size: a number, or one for height and one for width, as the next two.
         stride: from a window to the next; ``None`` is kernel_size.
         padding: zeros at all sides, at most half of kernel_size.
@@ -84,8 +86,8 @@ def avg_pool2d(
         divisor_override: the size by which sums are divided, ``None`` for that of the window.
 
     Returns:
-        The result, in the layout of ``input`` (contiguous or torch.channels_last). Sums are float32, float64 for
-        float64. The gradient of an element is the sum of those of its windows, each over its size.
+        The result, in the layout of ``input`` (contiguous or torch.channels_last). Sums are float32, float64
+        for float64. The gradient of an element is the sum of those of its windows, each over its size.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.

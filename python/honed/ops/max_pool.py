@@ -33,7 +33,8 @@ def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     """``y[c, o] = max over k of x[c, o stride - padding + k dilation]``, k from 0 to kernel_size - 1.
 
     Args:
-        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy array.
+        input: ``(B, C, L)`` or ``(C, L)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
+            array.
         kernel_size: a number, or a tuple of it, as the next three.
         stride: from a window to the next; ``None`` is kernel_size.
         padding: positions at both ends that are not seen, at most half of kernel_size.
@@ -43,8 +44,8 @@ def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
     Returns:
         The result, in the layout of ``input`` (contiguous, or with the channels last in memory); with
-        ``return_indices`` a pair of it and int64 indices. A NaN is larger than all. The gradient of each result
-        goes to the first of its window's largest elements, or the last NaN.
+        ``return_indices`` a pair of it and int64 indices. A NaN is larger than all. The gradient of each
+        result goes to the first of its window's largest elements, or the last NaN.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.
@@ -62,8 +63,8 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     """``y[c, o, p] = max over k, l of x[c, o stride - padding + k dilation, p stride - padding + l dilation]``.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or NumPy
-            array.
+        input: ``(B, C, H, W)`` or ``(C, H, W)``, float64, float32, float16 or bfloat16; a torch tensor or
+            NumPy array.
         kernel_size: a number, or one for height and one for width, as the next three.
         stride: from a window to the next; ``None`` is kernel_size.
         padding: positions at all sides that are not seen, at most half of the kernel (with the holes of a
@@ -73,9 +74,9 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
         return_indices: also where in its plane each element was found, ``row W + column``.
 
     Returns:
-        The result, in the layout of ``input`` (contiguous or torch.channels_last); with ``return_indices`` a pair
-        of it and int64 indices. A NaN is larger than all. The gradient of each result goes to the first of its
-        window's largest elements, or the last NaN.
+        The result, in the layout of ``input`` (contiguous or torch.channels_last); with ``return_indices`` a
+        pair of it and int64 indices. A NaN is larger than all. The gradient of each result goes to the first
+        of its window's largest elements, or the last NaN.
 
     Raises:
         ValueError: sizes that do not fit. TypeError: a type without a kernel.

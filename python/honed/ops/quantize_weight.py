@@ -3,7 +3,7 @@
 from honed._lib import _core
 
 
-def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", importance=None):
+def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", importance=None, groups=1):
     """Packs a weight ``(N, K)`` once, for :func:`honed.ops.linear` to use many times.
 
     ==========  =====================================================  =================
@@ -33,6 +33,11 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", i
         importance: ``(K,)`` float32: the mean square of what reaches each input. int4 then makes the error
             of the product least instead of that of the weight.
         bias: ``(N,)``, kept in float32 and added by ``linear``.
+        groups: of a convolution.
+
+    A weight of three to five dimensions, ``(O, C / groups, ...)``, is that of a convolution
+    (:func:`honed.ops.conv2d`): ``exact``, or ``int8``: multiplied as floats, one scale an
+    output channel. A depthwise weight stays exact.
 
     Returns:
         A packed weight with ``kind``, ``out_features``, ``in_features``, ``group``, ``rows``, ``nbytes`` and
@@ -48,6 +53,10 @@ def quantize_weight(weight, kind="exact", group=32, bias=None, *, rows="int8", i
     >>> packed.kind, packed.out_features, packed.in_features
     ('int8', 3, 8)
     """
+    if len(weight.shape) > 2:
+        if kind not in ("exact", "int8"):
+            raise ValueError(f"quantize_weight: kind is {kind!r} for a convolution, expected exact or int8")
+        return _core.pack_conv_weight(weight, bias, groups, kind == "int8")
     if group is None:
         group = 0
     biases = None if bias is None else [bias]

@@ -1,0 +1,134 @@
+"""A convolution, product or batch norm and the steps after it, as one call."""
+
+from __future__ import annotations
+
+import torch
+
+from honed import nn, ops
+from honed._lib import _core
+from honed.nn._packed_conv import Options, is_packed, renew
+from honed.ops import linear
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+HEADS = frozenset((*CONVS, *TRANSPOSED, *NORMS, nn.Linear))
+
+_batch_norm = getattr(ops, "batch_norm", None)
+
+
+class Fused:
+    """The steps in one call where that gives their values, else one after the other.
+
+    Looks at each call at what may have changed since: hooks, other forwards, modes, parameters, statistics.
+    """
+
+    __name__ = "fused"
+
+    def __init__(self, head, norm, steps, activation):
+        self.head, self.norm = head, norm
+        self.steps = steps  # what follows the head: functions of the value, and of the residual, if they add
+        self.activation = activation
+        self.packed = None
+        self._weights = head._parameters
+        parts = [head, *(step for step, _ in steps if isinstance(step, torch.nn.Module))]
+        self.parts = parts
+        self._attributes = [part.__dict__ for part in parts]
+        self._classes = [type(part) for part in parts]
+        self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        # Dropouts and the like, which do nothing in eval mode.
+        self._modes = [part for part in parts if part is not head or type(head) in NORMS]
+        kind = type(head)
+        if kind in NORMS:
+            self._run = self._normed
+        elif kind is nn.Linear:
+            self._run = self._linear
+        else:
+            self._run = self._conv
+            self._transposed = kind in TRANSPOSED
+
+    def __call__(self, x, residual=None):
+        if not any(self._hooks) and [*map(type, self.parts)] == self._classes:
+            for attributes in self._attributes:
+                if "forward" in attributes:
+                    break
+            else:
+                for part in self._modes:
+                    if part.training:
+                        break
+                else:
+                    try:
+                        y = self._run(x, residual)
+                    except (TypeError, ValueError):  # tensors that the steps may take, one by one
+                        y = None
+                    if y is not None:
+                        return y
+        return self.apart(x, residual)
+
+    def apart(self, x, residual):
+        """One step after the other."""
+        y = self.head(x)
+        for step, adds in self.steps:
+            y = step(y, residual) if adds else step(y)
+        return y
+
+    def _conv(self, x, residual):
+        head, get = self.head, self._weights.get
+        weight = get("weight")
+        if weight is None or x.dtype is not weight.dtype or "bias" not in self._weights:
+            return None
+        tensors, eps = (weight, get("bias")), 0.0
+        if self.norm is not None:
+            tensors += self._statistics()
+            if tensors[2] is None or tensors[3] is None or x.dim() != weight.dim():
+                return None
+            eps = self.norm.eps
+        elif self._transposed or not is_packed():
+            return head._run(x, *tensors, self.activation, residual)
+        packed = self._renewed(tensors, Options(head.storage, head.groups, self._transposed, eps))
+        return None if packed is None else head._run(x, packed.weight, packed.bias, self.activation, residual)
+
+    def _linear(self, x, residual):
+        if self.norm is None:
+            return self.head.fused(x, self.activation, residual)
+        weight, bias = self._weights.get("weight"), self._weights.get("bias")
+        tensors = weight, bias, *self._statistics()
+        if weight is None or tensors[2] is None or tensors[3] is None or x.dim() != 2:
+            return None
+        if x.dtype is not weight.dtype or "bias" not in self._weights:
+            return None
+        packed = self._renewed(tensors, Options(self.head.storage, 1, False, self.norm.eps))
+        if packed is None:
+            return None
+        return linear(x, packed.weight, packed.bias, activation=self.activation, residual=residual)
+
+    def _normed(self, x, residual):
+        mean, var, scale, shift = tensors = self._statistics(self.head)
+        if mean is None or var is None or _core.reads(*tensors) != 1:
+            return None
+        self.head._check_input_dim(x)
+        return _batch_norm(
+            x,
+            mean,
+            var,
+            scale,
+            shift,
+            False,
+            0.0,
+            self.head.eps,
+            activation=self.activation,
+            residual=residual,
+        )
+
+    def _statistics(self, norm=None):
+        norm = norm or self.norm
+        own, learned = norm._buffers.get, norm._parameters.get
+        return own("running_mean"), own("running_var"), learned("weight"), learned("bias")
+
+    def _renewed(self, tensors, options):
+        packed = self.packed
+        if packed is None or packed.options != options or packed.mark != _core.fingerprint(*tensors):
+            if _core.reads(*tensors) != 1:  # of functorch, on another device
+                return None
+            packed = self.packed = renew(None, tensors, options)
+        return packed
