@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_depthwise.h"
 #include "ops/matmul.h"
 
 namespace honed {
@@ -149,11 +150,18 @@ bool reaches_all(const ConvShape& s, const TensorView& y) {
 void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
                     const ConvShape& shape, const ConvEpilogue& epilogue, bool exact) {
   if (y.numel() == 0) return;
+  const bool plain = !epilogue.bias && !epilogue.residual;
+  if (plain && epilogue.activation == Activation::none && shape.groups > 1 &&
+      is_depthwise(y, w, shape)) {
+    Scratch packed(depthwise_weight_bytes(w));
+    depthwise_weight(w, packed.as<void>());
+    return depthwise_input_gradient(y, x, packed.as<void>(), shape);
+  }
   const bool copied = shape.groups > 1 && w.size(1) > 1;
   Scratch made(copied ? w.numel() * size_of(w.dtype) : 0);
   const TensorView weight = turned(w, shape.groups, made);
   const bool zeros =  // every activation of 0 is 0
-      !epilogue.bias && !epilogue.residual && !reaches_all(shape, y) && fill_zero(y);
+      plain && !reaches_all(shape, y) && fill_zero(y);
   int64_t residues[3];
   for (int i = 0; i < 3; ++i) residues[i] = std::min(shape.stride[i], y.size(2 + i));
   for (int64_t rd = 0; rd < residues[0]; ++rd)
