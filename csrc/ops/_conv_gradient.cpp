@@ -264,21 +264,24 @@ int64_t gradient_tile_items(const ConvGradientArgs& a) {
 }
 
 void conv_weight_gradient(const TensorView* dw, const TensorView* db, const TensorView& g,
-                          const TensorView& x, const ConvShape& shape) {
+                          const TensorView& x, const ConvShape& given) {
+  ConvShape shape = given;
   if (g.numel() == 0) {
     if (dw) fill_zero(*dw);
     if (db) fill_zero(*db);
     return;
   }
-  if (dw && shape.groups > 1 && is_depthwise(x, *dw, shape)) {
+  if (dw && is_depthwise(x, *dw, shape)) {
     depthwise_weight_gradient(*dw, g, x, shape);
     dw = nullptr;
   }
+  if (!dw)  // the bias's alone: sums of channels
+    shape = ConvShape{{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 1, Border::zeros};
   ConvGradientArgs a{};
-  a.x = image_of(x);
+  a.x = image_of(dw ? x : g);
   a.g = image_of(g);
   a.shape = shape;
-  a.channels = x.size(1) / shape.groups;
+  a.channels = a.x.channels / shape.groups;
   a.outputs = g.size(1) / shape.groups;
   a.weight = dw && dw->numel() > 0;
   a.bias = db != nullptr;

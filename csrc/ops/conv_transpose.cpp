@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_depthwise.h"
 #include "ops/matmul.h"
 
 namespace honed {
@@ -137,6 +138,60 @@ bool fill_zero(const TensorView& t) {
   return true;
 }
 
+int64_t image_bytes(const TensorView& y) { return y.numel() / y.size(0) * size_of(y.dtype); }
+
+// Planes of y that residues would fill element by element: images that are made with their channels
+// side by side and turned afterwards at a time; 0: none. Zen 4, 256 to 128 channels of 32 x 32, 2 x 2
+// of stride 2: 5.7 ms in place, 4.1 turned.
+int64_t images_turned(const TensorView& y, const ConvShape& shape) {
+  constexpr int64_t kBytes = int64_t{8} << 20, kMostBytes = int64_t{32} << 20;
+  const bool planes = y.stride(4) == 1 && y.stride(3) == y.size(4) &&
+                      (y.size(2) == 1 || y.stride(2) == y.size(3) * y.size(4)) && y.stride(1) != 1;
+  if (shape.stride[2] == 1 || !planes || y.size(1) < 16 || image_bytes(y) > kMostBytes) return 0;
+  return std::max<int64_t>(1, kBytes / image_bytes(y));
+}
+
+TensorView images_of(const TensorView& t, int64_t first, int64_t count) {
+  TensorView part = t;
+  part.data = t.as<char>() + first * t.stride(0) * size_of(t.dtype);
+  part.shape[0] = count;
+  return part;
+}
+
+// Like y, in `block`, channels side by side.
+TensorView turned_in(const Scratch& block, const TensorView& y) {
+  TensorView t = y;
+  t.data = block.as<void>();
+  int64_t step = 1;
+  for (int d : {1, 4, 3, 2, 0}) {
+    t.strides[d] = step;
+    step *= t.shape[d];
+  }
+  return t;
+}
+
+void turn_back(const TensorView& from, const TensorView& y) {
+  const int64_t pixels = y.size(2) * y.size(3) * y.size(4), channels = y.size(1);
+  const int64_t blocks = (channels + kTurned - 1) / kTurned;
+  const bool narrow = size_of(y.dtype) == 2;  // bits are copied
+  parallel_for(y.size(0) * blocks, cpu::grain_for(kTurned * pixels / 4),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const TensorView to = images_of(y, i / blocks, 1);
+                   const MatmulArrangeArgs args{images_of(from, i / blocks, 1).data,
+                                                y.dtype,
+                                                channels,
+                                                pixels,
+                                                1,
+                                                channels,
+                                                to.data,
+                                                y.stride(1),
+                                                narrow};
+                   cpu::kernels().matmul_rows(args, i % blocks, i % blocks + 1);
+                 }
+               });
+}
+
 bool reaches_all(const ConvShape& s, const TensorView& y) {
   for (int i = 0; i < 3; ++i)
     for (int64_t r = 0; r < std::min(s.stride[i], y.size(2 + i)); ++r)
@@ -149,11 +204,34 @@ bool reaches_all(const ConvShape& s, const TensorView& y) {
 void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& w,
                     const ConvShape& shape, const ConvEpilogue& epilogue, bool exact) {
   if (y.numel() == 0) return;
+  const bool plain = !epilogue.bias && !epilogue.residual;
+  if (plain && epilogue.activation == Activation::none && shape.groups > 1 &&
+      is_depthwise(y, w, shape)) {
+    Scratch packed(depthwise_weight_bytes(w));
+    depthwise_weight(w, packed.as<void>());
+    return depthwise_input_gradient(y, x, packed.as<void>(), shape);
+  }
+  if (const int64_t images = images_turned(y, shape)) {
+    Scratch block(std::min(images, y.size(0)) * image_bytes(y));
+    for (int64_t n = 0; n < y.size(0); n += images) {
+      const int64_t count = std::min(images, y.size(0) - n);
+      const TensorView part = images_of(y, n, count), side_by_side = turned_in(block, part);
+      ConvEpilogue e = epilogue;
+      TensorView residual;
+      if (e.residual) {
+        residual = images_of(*e.residual, n, count);
+        e.residual = &residual;
+      }
+      conv_transpose(side_by_side, images_of(x, n, count), w, shape, e, exact);
+      turn_back(side_by_side, part);
+    }
+    return;
+  }
   const bool copied = shape.groups > 1 && w.size(1) > 1;
   Scratch made(copied ? w.numel() * size_of(w.dtype) : 0);
   const TensorView weight = turned(w, shape.groups, made);
   const bool zeros =  // every activation of 0 is 0
-      !epilogue.bias && !epilogue.residual && !reaches_all(shape, y) && fill_zero(y);
+      plain && !reaches_all(shape, y) && fill_zero(y);
   int64_t residues[3];
   for (int i = 0; i < 3; ++i) residues[i] = std::min(shape.stride[i], y.size(2 + i));
   for (int64_t rd = 0; rd < residues[0]; ++rd)
