@@ -215,15 +215,16 @@ int64_t conv_strip_extent(const ConvArgs& a, int axis, int64_t count) {
       0, (count - 1) * s.stride[axis] + (s.kernel[axis] - 1) * s.dilation[axis] + 1);
 }
 
-int64_t conv_runs(const ConvArgs& a) {
+int64_t conv_window_bytes(const ConvArgs& a) {
   const int64_t* k = a.shape.kernel;
-  const int64_t pieces = ceil_div(k[2] * a.channels, 64) + k[2];  // of a row, at most
-  return ceil_div(k[0] * k[1] * pieces, 4) * 4;
+  // An input one by one takes 4 bytes; a run 16, and is one of at least 16 inputs or of a pixel.
+  const int64_t pieces = k[2] * (ceil_div(a.channels, 16) + 1) + 1;
+  return ceil_div(k[0] * k[1] * pieces * 64, 64) * 64;
 }
 
 int64_t conv_scratch_bytes(const ConvArgs& a) {
   const int64_t chunk = a.w.kind == WeightKind::int8 ? 384 * kPanel * 4 : 0;
-  return ceil_div(conv_runs(a) * 16 + chunk + strip_bytes(a), 64) * 64 + 64;
+  return ceil_div(conv_window_bytes(a) + chunk + strip_bytes(a), 64) * 64 + 64;
 }
 
 int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t before,

@@ -78,7 +78,7 @@ struct ConvArgs {
 };
 // Positions of a strip along an axis for `count` outputs.
 int64_t conv_strip_extent(const ConvArgs& args, int axis, int64_t count);
-int64_t conv_runs(const ConvArgs& args);  // room for pieces of the kernel's rows
+int64_t conv_window_bytes(const ConvArgs& args);  // where a window's inputs lie
 int64_t conv_scratch_bytes(const ConvArgs& args);
 
 // w to panels; items are panels of all groups.

@@ -14,42 +14,73 @@ namespace {
 struct Run {
   int64_t at, inputs;
 };
+// Runs shorter than this are taken apart: every input has its place.
+constexpr int64_t kShortest = 64;
 
-// MR pixels' windows times channels of a panel; to `straight` from row and channel on, or to out.
-template <int MR, class S, int kWide>
-[[gnu::noinline]] void window_tile(const S* w, const Run* runs, int64_t count, const S* x,
-                                   int64_t x_row, bool add, S* out, const Straight* straight,
-                                   int64_t row, int channel) {
-  TileSums<MR, S, kWide> sums;
-  for (int64_t r = 0; r < count; ++r) {
-    sums.add(w, kPanel, runs[r].inputs, x + runs[r].at, x_row, 1);
-    w += runs[r].inputs * kPanel;
+// The windows' inputs in the order of the weight's, as runs of at most kMaxDepth or, where these
+// would be short, one by one.
+struct Window {
+  int64_t count;
+  const Run* runs;
+  const int32_t* at;  // nullptr: runs
+
+  // Where a chunk that begins at r ends: with as many inputs as partial sums may have.
+  int64_t end_of_chunk(int64_t r, int64_t* inputs) const {
+    if (at) {
+      const int64_t left = count - r;
+      *inputs = left < kMaxDepth ? left : kMaxDepth;
+      return r + *inputs;
+    }
+    *inputs = runs[r].inputs;
+    int64_t next = r + 1;
+    while (next < count && *inputs + runs[next].inputs <= kMaxDepth) *inputs += runs[next++].inputs;
+    return next;
   }
-  if (straight)
-    sums.finish(*straight, row, channel, add, out);
-  else
-    sums.give(add, out);
-}
+};
 
-// Rows of the kernel as runs of at most kMaxDepth inputs.
-int64_t find_runs(const ConvArgs& a, int64_t row, int64_t plane, Run* runs) {
+Window find_window(const ConvArgs& a, int64_t row, int64_t plane, void* memory) {
   const ConvShape& c = a.shape;
+  const bool joined = a.pixel == a.channels && c.dilation[2] == 1;
+  const int64_t together = joined ? c.kernel[2] * a.channels : a.channels;
+  const bool apart = together < kShortest;
+  Run* runs = static_cast<Run*>(memory);
+  int32_t* places = static_cast<int32_t*>(memory);
   int64_t count = 0;
-  auto add = [&](int64_t at, int64_t inputs) {
-    for (int64_t i = 0; i < inputs; i += kMaxDepth)
-      runs[count++] = {at + i, inputs - i < kMaxDepth ? inputs - i : kMaxDepth};
+  auto add = [&](int64_t at) {
+    if (apart)
+      for (int64_t i = 0; i < together; ++i) places[count++] = int32_t(at + i);
+    else
+      for (int64_t i = 0; i < together; i += kMaxDepth)
+        runs[count++] = {at + i, together - i < kMaxDepth ? together - i : kMaxDepth};
   };
-  const int64_t channels = a.channels;
-  const bool joined = a.pixel == channels && c.dilation[2] == 1;
   for (int64_t d = 0; d < c.kernel[0]; ++d)
     for (int64_t h = 0; h < c.kernel[1]; ++h) {
       const int64_t at = d * c.dilation[0] * plane + h * c.dilation[1] * row;
-      if (joined)
-        add(at, c.kernel[2] * channels);
-      else
-        for (int64_t w = 0; w < c.kernel[2]; ++w) add(at + w * c.dilation[2] * a.pixel, channels);
+      for (int64_t w = 0; w < (joined ? 1 : c.kernel[2]); ++w)
+        add(at + w * c.dilation[2] * a.pixel);
     }
-  return count;
+  return {count, runs, apart ? places : nullptr};
+}
+
+// Inputs [r, next) of MR pixels' windows times channels of a panel; to `straight` from row and
+// channel on, or to out.
+template <int MR, class S, int kWide>
+[[gnu::noinline]] void window_tile(const S* w, const Window& window, int64_t r, int64_t next,
+                                   const S* x, int64_t x_row, S* out, const Straight* straight,
+                                   int64_t row, int channel) {
+  TileSums<MR, S, kWide> sums;
+  if (window.at) {
+    sums.add_at(w, window.at + r, next - r, x, x_row);
+  } else {
+    for (int64_t i = r; i < next; ++i) {
+      sums.add(w, kPanel, window.runs[i].inputs, x + window.runs[i].at, x_row, 1);
+      w += window.runs[i].inputs * kPanel;
+    }
+  }
+  if (straight)
+    sums.finish(*straight, row, channel, r > 0, out);
+  else
+    sums.give(r > 0, out);
 }
 
 struct Extent {
@@ -67,9 +98,8 @@ class Direct {
     for (int i = 0; i < 3; ++i) stride_[i] = a.step[i] == 1 ? a.shape.stride[i] : 1;
     row_ = a.pixel * conv_strip_extent(a, 2, a.cols);
     plane_ = row_ * conv_strip_extent(a, 1, a.rows);
-    runs_ = static_cast<Run*>(a.scratch);
-    count_ = find_runs(a, row_, plane_, runs_);
-    wide_ = reinterpret_cast<S*>(runs_ + conv_runs(a));
+    window_ = find_window(a, row_, plane_, a.scratch);
+    wide_ = reinterpret_cast<S*>(static_cast<char*>(a.scratch) + conv_window_bytes(a));
     strip_ = wide_ + (a.w.kind == WeightKind::int8 ? kMaxDepth * kPanel : 0);
     blocks_[0] = a.size[0];
     blocks_[1] = (a.size[1] + a.rows - 1) / a.rows;
@@ -114,16 +144,14 @@ class Direct {
     if (bias) bias += index * kPanel;
     const uint8_t* w = a_.w.data + index * a_.w.panel_bytes;
     bool straight = false;
-    for (int64_t r = 0; r < count_;) {
-      // As many runs as partial sums may have inputs.
-      int64_t next = r + 1, inputs = runs_[r].inputs;
-      while (next < count_ && inputs + runs_[next].inputs <= kMaxDepth)
-        inputs += runs_[next++].inputs;
+    for (int64_t r = 0; r < window_.count;) {
+      int64_t inputs;
+      const int64_t next = window_.end_of_chunk(r, &inputs);
       const S* chunk = weights(w, inputs);
       for (int h = 0; h < rows; ++h) {
         Straight to;
         if constexpr (sizeof(S) == 4)
-          straight = next == count_ && !a_.w.scales &&
+          straight = next == window_.count && !a_.w.scales &&
                      goes_straight(row_of(group, h), 0, first, channels, bias, &to);
         for (int c = 0; c < channels; c += 2 * Simd<S>::lanes) {
           S* sums = out + h * cols * kPanel + c;
@@ -137,7 +165,7 @@ class Direct {
       r = next;
     }
     if (straight) return;
-    if (count_ == 0)
+    if (window_.count == 0)
       for (int i = 0; i < rows * cols * kPanel; ++i) out[i] = S(0);
     scale_and_bias(a_.to, 0, rows * cols, a_.w.scales ? a_.w.scales + index * kPanel : nullptr,
                    bias, out);
@@ -157,15 +185,15 @@ class Direct {
     return wide_;
   }
 
-  // Runs [r, next) of the windows of output row h.
+  // Inputs [r, next) of the windows of output row h.
   template <int kWide>
   HONED_INLINE void tiles(const S* w, int64_t r, int64_t next, int h, int cols, S* out,
                           const Straight* straight, int channel) {
     const int64_t x_row = stride_[2] * a_.pixel;
     const S* x = strip_ + h * stride_[1] * row_;
     for_tiles<kRows>(cols, [&](int at, auto tile) {
-      window_tile<decltype(tile)::count, S, kWide>(w, runs_ + r, next - r, x + at * x_row, x_row,
-                                                   r > 0, out + at * kPanel, straight, at, channel);
+      window_tile<decltype(tile)::count, S, kWide>(w, window_, r, next, x + at * x_row, x_row,
+                                                   out + at * kPanel, straight, at, channel);
     });
   }
 
@@ -185,9 +213,9 @@ class Direct {
     return to;
   }
   const ConvArgs& a_;
-  int64_t stride_[3], row_, plane_, count_, blocks_[3], image_ = 0;
+  int64_t stride_[3], row_, plane_, blocks_[3], image_ = 0;
   Extent extent_[3];
-  Run* runs_;
+  Window window_;
   S *wide_, *strip_;
 };
 

@@ -79,6 +79,20 @@ struct TileSums {
     }
   }
 
+  // sum[m][c] += sum_k x[m x_row + at[k]] w[k][c]: inputs that lie anywhere.
+  template <class W>
+  HONED_INLINE void add_at(const W* w, const int32_t* at, int64_t k, const S* x, int64_t x_row) {
+    for (int64_t i = 0; i < k; ++i) {
+      const S* from = x + at[i];
+      V column[kWide];
+      for (int v = 0; v < kWide; ++v) column[v] = load(w + i * kPanel + v * kVector);
+      for (int m = 0; m < MR; ++m) {
+        V value = set1(from[m * x_row]);
+        for (int v = 0; v < kWide; ++v) sum[0][m][v] = fmadd(value, column[v], sum[0][m][v]);
+      }
+    }
+  }
+
   // y[m][c] = min(high, max(low, (more ? out + sum : sum) + bias[c] + residual[m][c])), from
   // registers to memory, for the first n channels.
   HONED_INLINE void finish(const Straight& to, int64_t row, int channel, bool more,
