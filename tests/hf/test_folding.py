@@ -3,10 +3,13 @@
 import pytest
 import torch
 from tests.hf.convnets import NETS, ONLY_FORWARD, image
-from tests.hf.folding import RESIDUAL, close, forwards, fused, pair
+from tests.hf.folding import RESIDUAL, close, forwards, fused, pair, runs
 from torch import nn
 
 import honed
+
+# A sum with what has another shape; a batch norm without statistics.
+IN_STEPS = ("broadcast", "classifier")
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -25,6 +28,8 @@ def test_is_torchs(name, format):
     assert type(fast) is type(plain)
     with torch.inference_mode():
         assert torch.equal(fast(x.clone()), got)
+    calls = runs(fast, x.clone())
+    assert (calls[0] > 0) != (name == "broadcast") and (calls[1] == 0) != (name in IN_STEPS), calls
     honed.unhone(fast)
     assert not forwards(fast) and not any("honed" in key for m in fast.modules() for key in m.__dict__)
     with torch.no_grad():
