@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -224,29 +225,51 @@ bool Tensor::from_capsule(PyObject* object) {
   return true;
 }
 
+namespace {
+
+// A new tensor as `made` describes it, without gaps; false where its framework has no exchange API.
+bool allocate(const Tensor& like, NewTensor& made) {
+  const dlpack::ExchangeApi* api = exchange_api(Py_TYPE(like.object()));
+  if (!api) return false;
+  TensorView& view = made.view;
+  dlpack::Tensor prototype{nullptr,    {dlpack::kCpu, 0}, view.ndim, type_of(view.dtype),
+                           view.shape, nullptr,           0};
+  dlpack::ManagedVersioned* managed = nullptr;
+  std::string message;
+  auto set_error = [](void* text, const char*, const char* what) {
+    *static_cast<std::string*>(text) = what;
+  };
+  if (api->allocate(&prototype, &managed, &message, set_error) != 0)
+    throw std::runtime_error("honed: cannot allocate a tensor: " + message);
+  view.data = static_cast<char*>(managed->tensor.data) + managed->tensor.byte_offset;
+  ask_huge_pages(view.data, view.numel() * size_of(view.dtype));
+  managed->tensor.strides = view.strides;  // which the object copies
+  void* object = nullptr;
+  if (api->to_object(managed, &object) != 0) throw py::error_already_set();
+  made.object = py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+  return true;
+}
+
+}  // namespace
+
+bool empty_in_order(const Tensor& like, const TensorView& shape, const int* order,
+                    NewTensor* made) {
+  made->view = shape;
+  int64_t step = 1;
+  for (int i = shape.ndim - 1; i >= 0; --i) {
+    made->view.strides[order[i]] = step;
+    step *= std::max<int64_t>(1, shape.shape[order[i]]);
+  }
+  return allocate(like, *made);
+}
+
 NewTensor empty(const Tensor& like, std::span<const int64_t> shape, DType dtype) {
   NewTensor made;
   made.view.ndim = int(shape.size());
   std::copy(shape.begin(), shape.end(), made.view.shape);
   set_strides(&made.view, nullptr);
   made.view.dtype = dtype;
-  if (const dlpack::ExchangeApi* api = exchange_api(Py_TYPE(like.object()))) {
-    dlpack::Tensor prototype{
-        nullptr, {dlpack::kCpu, 0}, made.view.ndim, type_of(dtype), made.view.shape, nullptr, 0};
-    dlpack::ManagedVersioned* managed = nullptr;
-    std::string message;
-    auto set_error = [](void* text, const char*, const char* what) {
-      *static_cast<std::string*>(text) = what;
-    };
-    if (api->allocate(&prototype, &managed, &message, set_error) != 0)
-      throw std::runtime_error("honed: cannot allocate a tensor: " + message);
-    made.view.data = static_cast<char*>(managed->tensor.data) + managed->tensor.byte_offset;
-    ask_huge_pages(made.view.data, made.view.numel() * size_of(dtype));
-    void* object = nullptr;
-    if (api->to_object(managed, &object) != 0) throw py::error_already_set();
-    made.object = py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
-    return made;
-  }
+  if (allocate(like, made)) return made;
   py::tuple dims(made.view.ndim);
   for (int i = 0; i < made.view.ndim; ++i) dims[size_t(i)] = made.view.shape[i];
   bool numpy = PyObject_CheckBuffer(like.object());

@@ -54,6 +54,9 @@ struct NewTensor {
   TensorView view;
 };
 NewTensor empty(const Tensor& like, std::span<const int64_t> shape, DType dtype);
+// A tensor of that shape and type, contiguous in that order of dimensions, slowest first; false where
+// the framework has no quick way.
+bool empty_in_order(const Tensor& like, const TensorView& shape, const int* order, NewTensor* made);
 NewTensor empty_like(const Tensor& like);  // same shape and element type, contiguous
 
 // The CPU memory of a tensor; a tensor on another device is refused by name.

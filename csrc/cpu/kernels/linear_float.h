@@ -94,27 +94,21 @@ struct TileSums {
   }
 
   // y[m][c] = min(high, max(low, (more ? out + sum : sum) + bias[c] + residual[m][c])), from
-  // registers to memory, for the first n channels.
+  // registers to memory.
   HONED_INLINE void finish(const Straight& to, int64_t row, int channel, bool more,
                            const S* out) const {
-    if constexpr (sizeof(S) == 4) {
-      const vf low = set1(to.low), high = set1(to.high);
+    if constexpr (sizeof(S) == 4)
       for (int v = 0; v < kWide; ++v) {
         const int first = channel + v * kVector, left = to.channels - first;
         if (left <= 0) return;
-        const int n = left < kVector ? left : kVector;
-        const vf bias = to.bias ? load(to.bias + first) : zero();
-        for (int m = 0; m < MR; ++m) {
-          V total = sum[0][m][v];
-          for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
-          if (more) total = total + load(out + m * kPanel + v * kVector);
-          total = total + bias;
-          if (to.residual)
-            total = total + load(to.residual + (row + m) * to.residual_row + first, n);
-          store(to.y + (row + m) * to.y_row + first, vmin(high, vmax(low, total)), n);
-        }
+        const float* sums = more ? out + v * kVector : nullptr;
+        if (left >= kVector && !to.residual)
+          finish_column<false>(to, row, first, v, kVector, sums);
+        else if (left >= kVector)
+          finish_column<true>(to, row, first, v, kVector, sums);
+        else
+          finish_column<true>(to, row, first, v, left, sums);
       }
-    }
   }
 
   // out has kPanel columns; panels after the first are those of matmul.
@@ -127,6 +121,26 @@ struct TileSums {
             out + m * kPanel + v * kVector / kPanel * kMatmulRows * kPanel + v * kVector % kPanel;
         store(to, more ? total + load(to) : total);
       }
+  }
+
+ private:
+  // A vector of channels from `first` on, n of them.
+  template <bool maybe_residual>
+  HONED_INLINE void finish_column(const Straight& to, int64_t row, int first, int v, int n,
+                                  const float* sums) const {
+    const vf low = set1(to.low), high = set1(to.high);
+    const vf bias = to.bias ? load(to.bias + first) : zero();
+    float* y = to.y + row * to.y_row + first;
+    const float* residual =
+        maybe_residual && to.residual ? to.residual + row * to.residual_row + first : nullptr;
+    for (int m = 0; m < MR; ++m) {
+      V total = sum[0][m][v];
+      for (int u = 1; u < kUnroll; ++u) total = total + sum[u][m][v];
+      if (sums) total = total + load(sums + m * kPanel);
+      total = total + bias;
+      if (maybe_residual && residual) total = total + load(residual + m * to.residual_row, n);
+      store(y + m * to.y_row, vmin(high, vmax(low, total)), n);
+    }
   }
 };
 
@@ -150,12 +164,20 @@ template <int kMost, class S, class W>
 HONED_INLINE void float_tiles(const W* w, int64_t w_row, int64_t k, const S* x, int64_t x_row,
                               int64_t x_col, int rows, int channels, bool add, S* out,
                               const Straight* straight = nullptr) {
-  for (int channel = 0; channel < channels; channel += 2 * Simd<S>::lanes)
+  auto tiles = [&](auto wide, int channel) __attribute__((always_inline)) {
     for_tiles<kMost>(rows, [&](int r, auto tile) {
-      float_tile<decltype(tile)::count, S, W>(w + channel, w_row, k, x + r * x_row, x_row, x_col,
-                                              add, out + r * kPanel + channel, straight, r,
-                                              channel);
+      float_tile<decltype(tile)::count, S, W, decltype(wide)::count>(
+          w + channel, w_row, k, x + r * x_row, x_row, x_col, add, out + r * kPanel + channel,
+          straight, r, channel);
     });
+  };
+  constexpr int kVector = Simd<S>::lanes;
+  for (int channel = 0; channel < channels; channel += 2 * kVector) {
+    if (channels - channel <= kVector)
+      tiles(Rows<1>{}, channel);
+    else
+      tiles(Rows<2>{}, channel);
+  }
 }
 
 // Weights of 16 bits as f32, [k][channel].

@@ -8,11 +8,23 @@ from honed import nn
 from honed._lib import _core
 from honed.nn._packed_conv import Options, is_packed, renew
 from honed.ops import batch_norm, linear
+from honed.ops._conv import numbers
+from honed.ops._dispatch import direct
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 HEADS = frozenset((*CONVS, *TRANSPOSED, *NORMS, nn.Linear))
+
+_run_packed = direct("conv_packed")
+
+
+def packed_call(head, weight, activation):
+    """What the kernel takes after input, packed weight and residual, as honed.ops gives it."""
+    op = f"conv{weight.dim() - 2}d"
+    geometry = head.stride, head.padding, head.dilation, head.groups, head.padding_mode
+    _, sizes, codes = numbers(op, weight.dim() - 2, weight.shape[2:], *geometry, activation)
+    return *sizes, *codes, head.exact
 
 
 class Fused:
@@ -28,6 +40,7 @@ class Fused:
         self.steps = steps  # what follows the head: functions of the value, and of the residual, if they add
         self.activation = activation
         self.packed = None
+        self._settings = self._options = self._call = None
         self._weights = head._parameters
         parts = [head, *(step for step, _ in steps if isinstance(step, torch.nn.Module))]
         self.parts = parts
@@ -83,8 +96,20 @@ class Fused:
             eps = self.norm.eps
         elif self._transposed or not is_packed():
             return head._run(x, *tensors, self.activation, residual)
-        packed = self._renewed(tensors, Options(head.storage, head.groups, self._transposed, eps))
-        return None if packed is None else head._run(x, packed.weight, packed.bias, self.activation, residual)
+        settings = (head.storage, head.groups, eps, head.stride, head.padding, head.dilation)
+        settings += (head.padding_mode, getattr(head, "exact", False), weight.shape)
+        if settings != self._settings:
+            self._settings = settings
+            self._options = Options(head.storage, head.groups, self._transposed, eps)
+            self._call = None if self._transposed else packed_call(head, weight, self.activation)
+        packed = self._renewed(tensors, self._options)
+        if packed is None:
+            return None
+        if packed.product is not None and self._call is not None and x.dim() == weight.dim():
+            y = _run_packed(x, packed.product, residual, *self._call)
+            if y is not None:
+                return y
+        return head._run(x, packed.weight, packed.bias, self.activation, residual)
 
     def _linear(self, x, residual):
         if self.norm is None:
