@@ -7,6 +7,7 @@
 
 #include "bindings/_conv.h"
 #include "bindings/caster.h"
+#include "ops/_conv_depthwise.h"
 #include "ops/_winograd.h"
 
 namespace honed::bindings {
@@ -87,12 +88,9 @@ auto packed(Results& results, const TensorView& input, const ConvWeight& weight,
             const TensorView* residual, I stride_d, I stride_h, I stride_w, I before_d, I before_h,
             I before_w, I after_d, I after_h, I after_w, I dilation_d, I dilation_h, I dilation_w,
             I border, I activation, bool exact) {
-  const Geometry g{{stride_d, stride_h, stride_w},
-                   {before_d, before_h, before_w},
-                   {after_d, after_h, after_w},
-                   {dilation_d, dilation_h, dilation_w},
-                   weight.sizes().groups,
-                   border};
+  const Geometry g{{stride_d, stride_h, stride_w}, {before_d, before_h, before_w},
+                   {after_d, after_h, after_w},    {dilation_d, dilation_h, dilation_w},
+                   weight.sizes().groups,          border};
   const ConvShape shape = g.shape("conv", weight.sizes().kernel);
   const Activation act = activation_at("conv", activation);
   const TensorView out = make_output(results, input, shape, g.after, weight.sizes().outputs);
@@ -106,6 +104,32 @@ auto packed(Results& results, const TensorView& input, const ConvWeight& weight,
       epilogue.residual = &r;
     }
     conv(spatial(out, "conv"), spatial(input, "conv"), weight, shape, epilogue, exact);
+  };
+}
+
+// A 1 x 1 convolution, then a depthwise one.
+auto joined(Results& results, const TensorView& input, const ConvWeight& first, I act,
+            const ConvWeight& second, const TensorView* residual, I stride_d, I stride_h,
+            I stride_w, I before_d, I before_h, I before_w, I after_d, I after_h, I after_w,
+            I dilation_d, I dilation_h, I dilation_w, I border, I activation) {
+  const Geometry g{{stride_d, stride_h, stride_w}, {before_d, before_h, before_w},
+                   {after_d, after_h, after_w},    {dilation_d, dilation_h, dilation_w},
+                   second.sizes().groups,          border};
+  const ConvShape shape = g.shape("conv_depthwise", second.sizes().kernel);
+  const Activation inner = activation_at("conv_depthwise", act);
+  const Activation outer = activation_at("conv_depthwise", activation);
+  const TensorView out = make_output(results, input, shape, g.after, second.sizes().outputs);
+  HONED_CHECK(!residual || same_shape(*residual, out), "conv_depthwise: residual has shape ",
+              residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
+  return [=, &first, &second] {
+    TensorView r;
+    ConvEpilogue epilogue{nullptr, nullptr, outer};
+    if (residual) {
+      r = spatial(*residual, "conv_depthwise");
+      epilogue.residual = &r;
+    }
+    conv_depthwise(spatial(out, "conv_depthwise"), spatial(input, "conv_depthwise"), first, inner,
+                   second, shape, epilogue);
   };
 }
 
@@ -150,6 +174,12 @@ void bind_conv(py::module_& m) {
       "int stride_h, int stride_w, int before_d, int before_h, int before_w, int after_d, "
       "int after_h, int after_w, int dilation_d, int dilation_h, int dilation_w, int border, "
       "int activation, bool exact) -> Tensor");
+  define_for_python<joined>(
+      m,
+      "conv_depthwise(Tensor input, PackedConvWeight first, int first_activation, "
+      "PackedConvWeight weight, Tensor? residual, int stride_d, int stride_h, int stride_w, "
+      "int before_d, int before_h, int before_w, int after_d, int after_h, int after_w, "
+      "int dilation_d, int dilation_h, int dilation_w, int border, int activation) -> Tensor");
 }
 
 }  // namespace honed::bindings

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from honed import nn as honed_nn
-from honed.fold.fused import HEADS, NORMS, Fused
+from honed.fold.fused import HEADS, NORMS, Fused, Pair, first_takes_pixels
 from honed.fold.trace import IN_PLACE, opaque_functions
 
 F = torch.nn.functional
@@ -68,7 +68,34 @@ def fuse(graph, modules) -> list[tuple[str, Fused, list[str]]]:
         if chain.cut():
             taken.update(chain.nodes)
             made.append((node.target, chain.replaced(graph), chain.said))
+    _join(graph, modules)
     return made
+
+
+def _join(graph, modules) -> None:
+    """Makes one call of a 1x1 convolution and the depthwise one that alone uses what it gives."""
+    last, changed = {}, 0  # by node: how many nodes before it change a value in place
+    for node in list(graph.nodes):
+        last[node] = changed
+        changed += not isinstance(node.target, Fused) and _is_in_place(node, modules)
+        before = node.args[0] if node.args else None
+        if not (_is_conv2d(node) and _is_conv2d(before)) or len(before.users) != 1:
+            continue
+        first, second = before.target, node.target
+        head = second.head
+        if len(before.args) == 1 and first_takes_pixels(first) and last[before] == last[node]:
+            if head.groups == head.in_channels == head.out_channels and head.padding_mode == "zeros":
+                with graph.inserting_before(node):
+                    pair = graph.call_function(Pair(first, second), (before.args[0], *node.args[1:]))
+                last[pair] = last[node]
+                node.replace_all_uses_with(pair)
+                graph.erase_node(node)
+                graph.erase_node(before)
+
+
+def _is_conv2d(node) -> bool:
+    target = getattr(node, "target", None)
+    return isinstance(target, Fused) and type(target.head) is honed_nn.Conv2d
 
 
 def why_apart(graph, modules) -> dict[str, str]:

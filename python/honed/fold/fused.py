@@ -16,7 +16,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 HEADS = frozenset((*CONVS, *TRANSPOSED, *NORMS, nn.Linear))
 
-_run_packed = direct("conv_packed")
+_run_packed, _run_pair = direct("conv_packed"), direct("conv_depthwise")
 
 
 def packed_call(head, weight, activation):
@@ -40,7 +40,8 @@ class Fused:
         self.steps = steps  # what follows the head: functions of the value, and of the residual, if they add
         self.activation = activation
         self.packed = None
-        self._settings = self._options = self._call = None
+        self._settings = self._options = None
+        self.call = None  # what the kernel takes after the packed weight and the residual
         self._weights = head._parameters
         parts = [head, *(step for step, _ in steps if isinstance(step, torch.nn.Module))]
         self.parts = parts
@@ -59,22 +60,26 @@ class Fused:
             self._transposed = kind in TRANSPOSED
 
     def __call__(self, x, residual=None):
-        if not any(self._hooks) and [*map(type, self.parts)] == self._classes:
-            for attributes in self._attributes:
-                if "forward" in attributes:
-                    break
-            else:
-                for part in self._modes:
-                    if part.training:
-                        break
-                else:
-                    try:
-                        y = self._run(x, residual)
-                    except (TypeError, ValueError):  # tensors that the steps may take, one by one
-                        y = None
-                    if y is not None:
-                        return y
+        if self.is_plain():
+            try:
+                y = self._run(x, residual)
+            except (TypeError, ValueError):  # tensors that the steps may take, one by one
+                y = None
+            if y is not None:
+                return y
         return self.apart(x, residual)
+
+    def is_plain(self) -> bool:
+        """Whether calling the parts is running their classes' forwards in eval mode and nothing else."""
+        if any(self._hooks) or [*map(type, self.parts)] != self._classes:
+            return False
+        for attributes in self._attributes:
+            if "forward" in attributes:
+                return False
+        for part in self._modes:
+            if part.training:
+                return False
+        return True
 
     def apart(self, x, residual):
         """One step after the other."""
@@ -84,32 +89,40 @@ class Fused:
         return y
 
     def _conv(self, x, residual):
+        head = self.head
+        if self.norm is None and (self._transposed or not is_packed()):
+            weights = self._weights
+            return head._run(x, weights.get("weight"), weights.get("bias"), self.activation, residual)
+        packed = self.ready(x)
+        if packed is None:
+            return None
+        if self.call is not None and packed.product is not None:
+            y = _run_packed(x, packed.product, residual, *self.call)
+            if y is not None:
+                return y
+        return head._run(x, packed.weight, packed.bias, self.activation, residual)
+
+    def ready(self, x):
+        """The packed weight of a convolution for this input as it is now, or ``None``."""
         head, get = self.head, self._weights.get
         weight = get("weight")
         if weight is None or x.dtype is not weight.dtype or "bias" not in self._weights:
             return None
         tensors, eps = (weight, get("bias")), 0.0
+        if x.dim() != weight.dim():
+            return None
         if self.norm is not None:
             tensors += self._statistics()
-            if tensors[2] is None or tensors[3] is None or x.dim() != weight.dim():
+            if tensors[2] is None or tensors[3] is None:
                 return None
             eps = self.norm.eps
-        elif self._transposed or not is_packed():
-            return head._run(x, *tensors, self.activation, residual)
         settings = (head.storage, head.groups, eps, head.stride, head.padding, head.dilation)
         settings += (head.padding_mode, getattr(head, "exact", False), weight.shape)
         if settings != self._settings:
             self._settings = settings
             self._options = Options(head.storage, head.groups, self._transposed, eps)
-            self._call = None if self._transposed else packed_call(head, weight, self.activation)
-        packed = self._renewed(tensors, self._options)
-        if packed is None:
-            return None
-        if packed.product is not None and self._call is not None and x.dim() == weight.dim():
-            y = _run_packed(x, packed.product, residual, *self._call)
-            if y is not None:
-                return y
-        return head._run(x, packed.weight, packed.bias, self.activation, residual)
+            self.call = None if self._transposed else packed_call(head, weight, self.activation)
+        return self._renewed(tensors, self._options)
 
     def _linear(self, x, residual):
         if self.norm is None:
@@ -155,3 +168,61 @@ class Fused:
                 return None
             packed = self.packed = renew(None, tensors, options)
         return packed
+
+
+class Pair:
+    """A 1x1 convolution and the depthwise one of what it gives, with the steps after each: one call where the
+    channels lie side by side, so that no image between them goes through memory; else the two calls."""
+
+    __name__ = "pair"
+
+    def __init__(self, first, second):
+        self.first, self.second = first, second
+
+    def __call__(self, x, residual=None):
+        first, second = self.first, self.second
+        if (
+            x.dtype is torch.float32
+            and x.numel()
+            and self._is_large(x)
+            and x.stride(1) == 1
+            and not x.is_contiguous()
+        ):
+            if first.is_plain() and second.is_plain():
+                one, two = first.ready(x), second.ready(x)
+                if one is not None and two is not None and self._join(one, two):
+                    call = first.call[13], two.product, residual, *second.call[:14]
+                    try:
+                        y = _run_pair(x, one.product, *call)
+                    except (TypeError, ValueError):  # tensors that the steps may take, one by one
+                        y = None
+                    if y is not None:
+                        return y
+        return second(first(x), residual)
+
+    def _is_large(self, x):
+        """Whether the image between them would not stay in the second cache."""
+        return x.dim() == 4 and x.numel() // x.shape[1] * self.first.head.out_channels >= 1 << 18
+
+    def _join(self, one, two):
+        """Whether the geometry is still that of a 1x1 and a depthwise convolution."""
+        return (
+            one.product is not None
+            and two.product is not None
+            and first_takes_pixels(self.first)
+            and self.second.head.groups == self.second.head.out_channels == self.first.head.out_channels
+            and self.second.head.in_channels == self.second.head.groups
+            and self.second.call[12] == 0
+        )
+
+
+def first_takes_pixels(fused) -> bool:
+    """Whether a convolution multiplies every pixel by itself."""
+    head = fused.head
+    return (
+        head.kernel_size == (1, 1)
+        and head.stride == (1, 1)
+        and head.padding in ((0, 0), "valid")
+        and head.groups == 1
+        and head.storage != "int8"
+    )
