@@ -83,14 +83,14 @@ def _join(graph, modules) -> None:
             continue
         first, second = before.target, node.target
         head = second.head
-        if len(before.args) == 1 and first_takes_pixels(first) and last[before] == last[node]:
-            if head.groups == head.in_channels == head.out_channels and head.padding_mode == "zeros":
-                with graph.inserting_before(node):
-                    pair = graph.call_function(Pair(first, second), (before.args[0], *node.args[1:]))
-                last[pair] = last[node]
-                node.replace_all_uses_with(pair)
-                graph.erase_node(node)
-                graph.erase_node(before)
+        depthwise = head.groups == head.in_channels == head.out_channels and head.padding_mode == "zeros"
+        if depthwise and len(before.args) == 1 and first_takes_pixels(first) and last[before] == last[node]:
+            with graph.inserting_before(node):
+                pair = graph.call_function(Pair(first, second), (before.args[0], *node.args[1:]))
+            last[pair] = last[node]
+            node.replace_all_uses_with(pair)
+            graph.erase_node(node)
+            graph.erase_node(before)
 
 
 def _is_conv2d(node) -> bool:

@@ -76,10 +76,7 @@ class Fused:
         for attributes in self._attributes:
             if "forward" in attributes:
                 return False
-        for part in self._modes:
-            if part.training:
-                return False
-        return True
+        return all(not part.training for part in self._modes)
 
     def apart(self, x, residual):
         """One step after the other."""
@@ -180,31 +177,27 @@ class Pair:
         self.first, self.second = first, second
 
     def __call__(self, x, residual=None):
+        y = self._joined(x, residual)
+        return self.second(self.first(x), residual) if y is None else y
+
+    def _joined(self, x, residual):
         first, second = self.first, self.second
-        if (
-            x.dtype is torch.float32
-            and x.numel()
-            and self._is_large(x)
-            and x.stride(1) == 1
-            and not x.is_contiguous()
-        ):
-            if first.is_plain() and second.is_plain():
-                one, two = first.ready(x), second.ready(x)
-                if one is not None and two is not None and self._join(one, two):
-                    call = first.call[13], two.product, residual, *second.call[:14]
-                    try:
-                        y = _run_pair(x, one.product, *call)
-                    except (TypeError, ValueError):  # tensors that the steps may take, one by one
-                        y = None
-                    if y is not None:
-                        return y
-        return second(first(x), residual)
+        if x.dtype is not torch.float32 or x.dim() != 4 or x.stride(1) != 1 or x.is_contiguous():
+            return None
+        # Whether the image between them would not stay in the second cache.
+        if x.numel() < (1 << 18) // first.head.out_channels * x.shape[1]:
+            return None
+        if not (first.is_plain() and second.is_plain()):
+            return None
+        one, two = first.ready(x), second.ready(x)
+        if one is None or two is None or not self._fits(one, two):
+            return None
+        try:
+            return _run_pair(x, one.product, first.call[13], two.product, residual, *second.call[:14])
+        except (TypeError, ValueError):  # tensors that the steps may take, one by one
+            return None
 
-    def _is_large(self, x):
-        """Whether the image between them would not stay in the second cache."""
-        return x.dim() == 4 and x.numel() // x.shape[1] * self.first.head.out_channels >= 1 << 18
-
-    def _join(self, one, two):
+    def _fits(self, one, two):
         """Whether the geometry is still that of a 1x1 and a depthwise convolution."""
         return (
             one.product is not None
