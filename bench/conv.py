@@ -94,7 +94,7 @@ def plain(p: Problem) -> Callable:
 
 def packed(p: Problem) -> Callable:
     layer = p.layer
-    make = getattr(honed.nn, layer.module, None) or getattr(torch.nn, layer.module)
+    make = getattr(honed.nn, layer.module)
     module = make(layer.inputs, layer.outputs, layer.kernel, dtype=p.dtype, **layer.options).eval()
     module.weight, module.bias = (torch.nn.Parameter(t, requires_grad=False) for t in p.tensors[1:])
     return lambda x, w, b: module(x)
