@@ -190,8 +190,6 @@ def test_edits_are_seen(case, edit):
 
 
 def test_packed_once():
-    if not honed.nn._packed_conv.is_packed():
-        pytest.skip("convolutions take no packed weights")
     plain, fast = twins("Conv2d", 6, 8, 3)
     agree(plain, fast, IMAGE)
     before = fast._packed

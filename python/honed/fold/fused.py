@@ -6,7 +6,7 @@ import torch
 
 from honed import nn
 from honed._lib import _core
-from honed.nn._packed_conv import Options, is_packed, renew
+from honed.nn._packed_conv import Options, renew
 from honed.ops import batch_norm, linear
 from honed.ops._conv import numbers
 from honed.ops._dispatch import direct
@@ -87,7 +87,7 @@ class Fused:
 
     def _conv(self, x, residual):
         head = self.head
-        if self.norm is None and (self._transposed or not is_packed()):
+        if self.norm is None and self._transposed:
             weights = self._weights
             return head._run(x, weights.get("weight"), weights.get("bias"), self.activation, residual)
         packed = self.ready(x)
@@ -164,7 +164,7 @@ class Fused:
             if _core.reads(*tensors) != 1:  # of functorch, on another device
                 return None
             packed = self.packed = renew(None, tensors, options)
-        return packed
+        return packed if packed.fits else None
 
 
 class Pair:

@@ -19,6 +19,7 @@ _reads = _core.reads
 _functorch = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training"}
+_OPTIONS = ("inplace", "approximate", "min_val", "max_val")  # of leaves: what folding goes by
 _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)  # their attributes say nothing
 
 
@@ -42,9 +43,11 @@ class Plan:
         self._plain = [part.__dict__ for part in plain]
         states = [({**part.__dict__, "training": False}, part.__dict__) for part in own]
         states += [(dict(vars(value)), vars(value)) for value in _settings(own)]
-        self._states = [_state(*state) for state in states]
         self._children = [part._modules for part in inner]
         self._counted = [now for _, now in states] + self._children
+        leaves = [part.__dict__ for part in parts.values() if is_leaf(part)]
+        options = [({name: own[name] for name in _OPTIONS if name in own}, own) for own in leaves]
+        self._states = [_state(*state) for state in (*states, *(both for both in options if both[0]))]
         self._counts = [*map(len, self._counted)]
         self._childrens = [*itertools.chain.from_iterable(map(dict.values, self._children))]
         held = [v for part in own for v in part.__dict__.values() if type(v) in (list, dict, set)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import random
 import sys
 import threading
 
@@ -153,6 +154,8 @@ def trace(module) -> fx.Graph:
     parts = list(module.modules())
     with _lock, torch.no_grad():
         before = [(part, dict(part.__dict__), dict(part._modules)) for part in parts]
+        held = [(value, value.copy()) for part in parts for value in _containers(part.__dict__)]
+        drawn = _random_state()
         for part in parts:
             part.__dict__["training"] = False
         try:
@@ -171,9 +174,41 @@ def trace(module) -> fx.Graph:
                 part.__dict__.update(old)
                 part._modules.clear()
                 part._modules.update(children)
+            for value, old in held:
+                if not _same_items(value, old):
+                    changed.append(value)
+                    value.clear()
+                    (value.extend if isinstance(value, list) else value.update)(old)
     if changed:
         raise Untraceable("it sets attributes of its modules")
+    if _random_state() != drawn:
+        raise Untraceable("it draws random numbers")
     return graph
+
+
+def _containers(attributes) -> list:
+    """The lists, dicts and sets among attributes, and inside of them."""
+    found, todo = {}, list(attributes.values())
+    while todo:
+        value = todo.pop()
+        if type(value) in (list, dict, set) and id(value) not in found:
+            found[id(value)] = value
+            todo += value.values() if type(value) is dict else value
+    return list(found.values())
+
+
+def _same_items(now, then) -> bool:
+    """Whether a container holds the same objects; the order of dicts does not count."""
+    if type(now) is set:
+        return now == then
+    if type(now) is dict:
+        return now.keys() == then.keys() and all(now[key] is then[key] for key in then)
+    return len(now) == len(then) and all(map(operator.is_, now, then))
+
+
+def _random_state():
+    """Of torch's and Python's generators: a forward that moves them must not become a constant."""
+    return torch.get_rng_state().numpy().tobytes(), random.getstate()
 
 
 def _is_same(part, attributes, children) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from honed._lib import _core
 from honed.nn._packed import KINDS
 from honed.ops import quantize_weight
 
-_PACKS = "groups" in inspect.signature(quantize_weight).parameters
 _shared: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
@@ -29,11 +27,11 @@ class PackedConv:
     """``weight`` and ``bias`` for honed.ops' convolutions: of tensors with the fingerprint ``mark``.
 
     Made of ``(weight, bias)``, or of ``(weight, bias, running_mean, running_var, norm's weight, norm's
-    bias)``, which are folded. Where there is no packed form, these are plain tensors. Copies and pickles are
-    ``None``: a copied layer packs its own weight.
+    bias)``, which are folded. Where there is no packed form, these are plain tensors. ``fits``: the
+    folded values are finite. Copies and pickles are ``None``: a copied layer packs its own weight.
     """
 
-    __slots__ = ("__weakref__", "bias", "mark", "options", "product", "tensors", "weight")
+    __slots__ = ("__weakref__", "bias", "fits", "mark", "options", "product", "tensors", "weight")
 
     def __init__(self, tensors, options, mark):
         self.tensors = tensors  # kept, so that nothing else gets their identity
@@ -42,10 +40,13 @@ class PackedConv:
         weight, bias = (None if t is None else t.detach() for t in tensors[:2])
         if len(tensors) > 2:
             weight, bias = folded(weight, bias, *tensors[2:], options)
+        # A folded value may be beyond float16's largest where what the steps give one by one is not.
+        half = dtype == torch.float16 and len(tensors) > 2
+        self.fits = not half or all(t.to(dtype).isfinite().all().item() for t in (weight, bias))
         self.product = None  # what report() counts
         if dtype != torch.float64 and weight.dim() == 2:
             self.product = quantize_weight(weight, KINDS[options.storage], bias=bias)
-        elif dtype != torch.float64 and _PACKS and not options.transposed:
+        elif dtype != torch.float64 and not options.transposed:
             kind = "int8" if options.storage == "int8" else "exact"
             bias = None if bias is None else bias.to(dtype)
             self.product = quantize_weight(weight.to(dtype), kind, bias=bias, groups=options.groups)
@@ -93,8 +94,3 @@ def renew(held: PackedConv | None, tensors, options: Options) -> PackedConv:
     if found is None:
         found = _shared[mark, options] = PackedConv(tensors, options, mark)
     return found
-
-
-def is_packed() -> bool:
-    """Whether convolutions take packed weights."""
-    return _PACKS

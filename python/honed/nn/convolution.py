@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.nn._packed_conv import Options, PackedConv, is_packed, renew
+from honed.nn._packed_conv import Options, PackedConv, renew
 from honed.ops import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from honed.ops._dispatch import is_compiling, multiplies
 
@@ -21,7 +21,7 @@ class _Conv:
         if not isinstance(input, torch.Tensor):
             return super().forward(input)  # what torch.fx traces with
         parameters = self._parameters
-        if is_packed() and not is_compiling() and "weight" in parameters and "bias" in parameters:
+        if not is_compiling() and "weight" in parameters and "bias" in parameters:
             weight, bias = parameters["weight"], parameters["bias"]
             if multiplies(weight, bias, input) == 1 and weight.dtype != torch.float64:
                 packed = self._packed = renew(

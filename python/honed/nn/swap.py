@@ -52,12 +52,26 @@ def unswap(model) -> None:
     for module in model.modules():
         own = module.__dict__
         if BEFORE in own:
-            module.__class__, storage = own.pop(BEFORE)
+            cls, storage = own.pop(BEFORE)
+            module.__class__ = _without_honed(type(module), cls)
             for name in ("storage", "_packed", "_packs"):
                 own.pop(name, None)
             if storage is not None:
                 module.storage = storage
         own.pop(LAYERS, None)
+
+
+def _without_honed(now, before):
+    """The class before honing; of a class made since then of honed's (a parametrization's), the same one made
+    of ``before``. One that has nothing of honed's stays."""
+    honed = HONED.get(before, before)
+    if now is honed:
+        return before
+    if honed is before or honed not in now.__bases__:
+        return now
+    bases = tuple(before if base is honed else base for base in now.__bases__)
+    body = {name: value for name, value in vars(now).items() if name not in ("__dict__", "__weakref__")}
+    return type(now.__name__, bases, body)
 
 
 def why_left_alone(module) -> str | None:
