@@ -71,18 +71,21 @@ Destination destination_of(const Call& c) {
   return to;
 }
 
-// The pixels of an image, and of all images, as rows a step apart; 0: they are not.
+// The pixels of an image, and of all images, as rows a step apart; 0: they are not, or are one
+// element again and again (an expanded tensor).
 int64_t pixel_step(const TensorView& t, bool of_all) {
-  int64_t step = 0, expected = 0;
+  bool first = true;
+  int64_t step = 1, expected = 0;
   for (int d : {4, 3, 2, 0}) {
     if (t.size(d) == 1 || (d == 0 && !of_all)) continue;
-    if (step == 0)
+    if (first)
       step = t.stride(d);
     else if (t.stride(d) != expected)
       return 0;
+    first = false;
     expected = t.stride(d) * t.size(d);
   }
-  return step == 0 ? 1 : step;
+  return step;
 }
 
 bool is_product(const Call& c) {

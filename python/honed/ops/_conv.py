@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from operator import index
 
 from honed._lib import torch
 from honed.ops._dispatch import is_compiling
@@ -13,12 +14,22 @@ BORDERS = ("zeros", "reflect", "replicate", "circular")  # as ops/conv.h numbers
 _TORCHS = {"zeros": "constant"}
 
 
+def _each(value) -> tuple:
+    """A number, or a scalar array, as a tuple of one."""
+    return (value,) if hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0 else tuple(value)
+
+
 def per_dimension(op: str, what: str, value, n: int, least: int) -> tuple[int, ...]:
-    """One number a spatial dimension."""
-    values = (value,) * n if isinstance(value, int) else tuple(value)
+    """One number a spatial dimension: plain ints, as torch refuses bools."""
+    try:
+        values = tuple(
+            int(v) if isinstance(v, bool) else v if isinstance(v, int) else index(v) for v in _each(value)
+        )
+    except TypeError:
+        raise TypeError(f"{op}: {what} is {value!r}, expected a whole number or {n} of them") from None
     if len(values) == 1:
         values *= n
-    if len(values) != n or any(not isinstance(v, int) or v < least for v in values):
+    if len(values) != n or any(v < least for v in values):
         raise ValueError(f"{op}: {what} is {value!r}, expected a number of at least {least} or {n} of them")
     return values
 
@@ -54,7 +65,7 @@ def geometry(op, n, kernel, stride, padding, dilation, groups, border) -> Geomet
         after = tuple(t - b for t, b in zip(total, before, strict=True))
     elif isinstance(padding, str):
         raise ValueError(f"{op}: padding is {padding!r}, expected numbers, 'valid' or 'same'")
-    elif not isinstance(padding, int) and any(not isinstance(p, int) for p in padding):
+    elif isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
         pairs = [per_dimension(op, "padding", p, 2, 0) for p in padding]
         if len(pairs) != n:
             raise ValueError(f"{op}: padding has {len(pairs)} pairs, expected {n}")
@@ -64,7 +75,7 @@ def geometry(op, n, kernel, stride, padding, dilation, groups, border) -> Geomet
     return Geometry(n, stride, before, after, dilation, groups, border)
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(1024, typed=True)
 def _numbers(op, n, kernel, stride, padding, dilation, groups, border, activation):
     g = geometry(op, n, kernel, stride, padding, dilation, groups, border)
     if activation not in ACTIVATIONS:

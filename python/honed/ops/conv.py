@@ -28,8 +28,9 @@ def _conv(n, input, weight, bias, stride, padding, dilation, groups, border, act
         )
     if packed:
         return _packed(op, input, weight, bias, sizes, place, act, residual, exact)
-    dtype = None if torch is None else _product.autocast_dtype()
-    if dtype is None and not is_compiling() and (act < 3 or not _is_wide(input)):
+    arrays = torch is None or not isinstance(input, torch.Tensor)
+    dtype = None if arrays else _product.autocast_dtype()
+    if dtype is None and not is_compiling() and (arrays or act < 3 or not _is_wide(input)):
         y = _direct(input, weight, bias, residual, *sizes, groups, place, act, exact)
         if y is not None:
             return y

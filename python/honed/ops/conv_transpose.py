@@ -28,6 +28,8 @@ def _conv_transpose(
         raise ValueError(
             f"{op}: input has shape {tuple(input.shape)}, expected {n + 1} or {n + 2} dimensions"
         )
+    if len(weight.shape) != n + 2:
+        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}, expected {n + 2} dimensions")
     if len(input.shape) == n + 1:
         residual = None if residual is None else residual[None]
         return _conv_transpose(
