@@ -149,6 +149,7 @@ const float* ConvWeight::winograd(int tile) const {
 }
 
 int64_t ConvWeight::bytes() const {
+  std::lock_guard lock(making_);
   const ConvWeightSizes& s = sizes_;
   int64_t bytes = s.groups * panels_.panels * panels_.panel_bytes;
   if (depthwise_) bytes += s.outputs * s.kernel[0] * s.kernel[1] * s.kernel[2] * size_of(s.dtype);
