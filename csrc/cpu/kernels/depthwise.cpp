@@ -57,7 +57,8 @@ void tile(const Row<T>& row, int64_t column) {
     const Vec<T> bias = bias_of<T>(a, c, n);
 #pragma GCC unroll 8
     for (int p = 0; p < columns; ++p) sum[p] = bias;
-    auto rows = [&](auto clipped) __attribute__((always_inline)) {
+    // Inputs [begin, end) lie in the image; with constants nothing is asked in the loops.
+    auto rows = [&](auto begin, auto end) __attribute__((always_inline)) {
       for (int64_t r = 0; r < row.count; ++r) {
         const T* x = row.met[r].x + i + from * step;
         const S* w = row.met[r].w + c;
@@ -66,9 +67,8 @@ void tile(const Row<T>& row, int64_t column) {
         for (int k = 0; k < taps; ++k) weight[k] = load(w + k * tap, n);
 #pragma GCC unroll 32
         for (int j = 0; j < kInputs; ++j) {
-          if constexpr (decltype(clipped)::value)
-            if (j < low || j >= high) continue;
-          const Vec<T> v = load(x + j * step, n);
+          if (j < begin || j >= end) continue;
+          const Vec<T> v = in_register(load(x + j * step, n));
 #pragma GCC unroll 8
           for (int k = 0; k < taps; ++k)
             if ((j - k) % stride == 0 && j >= k && (j - k) / stride < columns)
@@ -76,10 +76,17 @@ void tile(const Row<T>& row, int64_t column) {
         }
       }
     };
+    constexpr int kEdge = taps / 2;  // what a border that keeps the size cuts off
     if (low == 0 && high == kInputs)
-      rows(Flag<false>{});
+      rows(Number<0>{}, Number<kInputs>{});
+    else if (low == kEdge && high == kInputs)
+      rows(Number<kEdge>{}, Number<kInputs>{});
+    else if (low == 0 && high == kInputs - kEdge)
+      rows(Number<0>{}, Number<kInputs - kEdge>{});
+    else if (low == kEdge && high == kInputs - kEdge)
+      rows(Number<kEdge>{}, Number<kInputs - kEdge>{});
     else
-      rows(Flag<true>{});
+      rows(low, high);
     finish(sum, row.y + column * a.y_s[2] + c * a.y_c,
            row.residual ? row.residual + column * a.residual_s[2] + c * a.residual_c : nullptr, n);
   });

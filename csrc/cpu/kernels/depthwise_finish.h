@@ -14,7 +14,15 @@ struct Flag {
 template <int n>
 struct Number {
   static constexpr int value = n;
+  constexpr operator int() const { return n; }
 };
+
+// Loaded once: a compiler may repeat the load in every product that reads v.
+HONED_INLINE vf in_register(vf v) {
+  asm("" : "+v"(v));
+  return v;
+}
+HONED_INLINE vd in_register(vd v) { return v; }
 
 // Lanes at a distance: one load where it is 1.
 template <class T>
