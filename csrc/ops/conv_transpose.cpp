@@ -12,6 +12,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_conv_head.h"
 #include "ops/_conv_weight.h"
 #include "ops/_depthwise.h"
 #include "ops/matmul.h"
@@ -375,6 +376,7 @@ void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& 
     depthwise_weight(w, packed.as<void>());
     return depthwise_input_gradient(y, x, packed.as<void>(), shape);
   }
+  if (conv_head(y, x, w, shape, epilogue)) return;
   const bool copied = shape.groups > 1 && w.size(1) > 1;
   Scratch made(copied ? w.numel() * size_of(w.dtype) : 0);
   const TensorView weight = turned(w, shape.groups, made);
