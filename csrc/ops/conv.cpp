@@ -52,6 +52,8 @@ struct Call {
   int64_t channels;
   PackedView w = {};
   const void* bias = nullptr;
+  const ConvPart* parts = nullptr;  // nullptr: one, the call
+  int64_t part_count = 1;
 };
 
 Destination destination_of(const Call& c) {
@@ -169,10 +171,15 @@ void direct(const Call& c) {
     if (c.epilogue.residual) args.residual_s[i] = c.epilogue.residual->stride(i + 2);
   }
   divide(args);
+  ConvPart whole{{}, {}, {}, 0, 0, c.w.data, c.w.panel_bytes};
+  std::copy_n(c.shape.kernel, 3, whole.kernel);
+  std::copy_n(args.size, 3, whole.size);
+  args.parts = c.parts ? c.parts : &whole;
+  args.part_count = c.part_count;
   const int64_t strips = args.x.batch * args.size[0] * ceil_div(args.size[1], args.rows) *
                          ceil_div(args.size[2], args.cols) * c.shape.groups;
-  const int64_t items = strips * c.w.panels;
-  const int64_t operations = c.y.numel() * std::max<int64_t>(8, c.w.k) / 8;
+  const int64_t items = strips * c.part_count * c.w.panels;
+  const int64_t operations = c.part_count * c.y.numel() * std::max<int64_t>(8, c.w.k) / 8;
   const int threads = cpu::threads_for(operations);
   const int64_t bytes = conv_scratch_bytes(args);
   Scratch scratch(threads * bytes);
@@ -234,6 +241,12 @@ int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilati
                     int64_t after) {
   const int64_t room = size + before + after - dilation * (kernel - 1) - 1;
   return room < 0 ? 0 : room / stride + 1;
+}
+
+void conv_parts(const TensorView& y, const TensorView& x, const PackedView& w,
+                const ConvShape& shape, const ConvPart* parts, int64_t count,
+                const ConvEpilogue& epilogue, const void* bias) {
+  direct({y, x, shape, epilogue, x.size(1) / shape.groups, w, bias, parts, count});
 }
 
 void conv(const TensorView& y, const TensorView& x, const TensorView& w, const ConvShape& shape,

@@ -61,13 +61,24 @@ struct Strip {
   int64_t first[3], count[3], step[3];
 };
 
-// Items: a strip of output pixels times a panel of a group; panels are the faster index.
+// One of several convolutions over the same strips; their outputs lie between each other's.
+struct ConvPart {
+  int64_t kernel[3], first[3];  // in positions of the strip: where the kernel's first element is
+  int64_t size[3];              // of its y, at most that of ConvArgs
+  int64_t y, residual;          // elements from ConvArgs' y
+  const uint8_t* w;             // panels of group 0
+  int64_t panel_bytes;
+};
+
+// Items: a strip of output pixels times a part times a panel of a group; panels are the fastest index.
 struct ConvArgs {
   ConvImage x;
-  ConvShape shape;
+  ConvShape shape;   // its kernel covers those of all parts
   int64_t channels;  // of a group
-  PackedView w;      // of group 0: n outputs and k inputs of a group
-  int64_t size[3];   // of y
+  PackedView w;      // of group 0: n outputs of a group; data and k are the parts'
+  const ConvPart* parts;
+  int64_t part_count;
+  int64_t size[3];  // of y
   // Of y and the residual; to.y_row and to.residual_row are not used, to.bias has whole panels.
   Destination to;
   int64_t y_n, y_s[3], residual_n, residual_s[3];
@@ -123,6 +134,12 @@ class ConvWeight {
 // Extents of y along an axis.
 int64_t conv_extent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t before,
                     int64_t after);
+
+// Several convolutions as one: y, the residual and the epilogue are those of the first part, whose y
+// has the largest sizes. w: n, kind and panels of a group; epilogue.bias as Destination has it.
+void conv_parts(const TensorView& y, const TensorView& x, const PackedView& w,
+                const ConvShape& shape, const ConvPart* parts, int64_t count,
+                const ConvEpilogue& epilogue, const void* bias);
 
 // exact: no way that adds inputs to each other before it multiplies (Winograd).
 void conv(const TensorView& y, const TensorView& x, const TensorView& w, const ConvShape& shape,

@@ -3,12 +3,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
+#include <optional>
+#include <vector>
 
 #include "core/arena.h"
 #include "core/check.h"
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
+#include "ops/_conv_head.h"
+#include "ops/_conv_weight.h"
 #include "ops/_depthwise.h"
 #include "ops/matmul.h"
 
@@ -86,6 +91,34 @@ TensorView part_of(const TensorView& t, const Residue* parts, const ConvShape& s
   }
   part.data = t.as<char>() + at * size_of(t.dtype);
   return part;
+}
+
+// Of w, outputs first, the elements that meet a residue.
+TensorView taps_of(const TensorView& w, const Residue* of) {
+  TensorView taps = w;
+  int64_t at = 0;
+  for (int i = 0; i < 3; ++i) {
+    at += of[i].tap * w.strides[2 + i];
+    taps.shape[2 + i] = of[i].taps;
+    taps.strides[2 + i] = -of[i].tap_step * w.strides[2 + i];
+  }
+  taps.data = w.as<char>() + at * size_of(w.dtype);
+  return taps;
+}
+
+// visit(the residues of the three axes), the last axis's fastest.
+template <class Visit>
+void for_residues(const TensorView& y, const ConvShape& shape, Visit visit) {
+  int64_t count[3];
+  for (int i = 0; i < 3; ++i) count[i] = std::min(shape.stride[i], y.size(2 + i));
+  for (int64_t d = 0; d < count[0]; ++d)
+    for (int64_t h = 0; h < count[1]; ++h)
+      for (int64_t w = 0; w < count[2]; ++w) {
+        const Residue of[3] = {residue_of(shape, 0, y.size(2), d),
+                               residue_of(shape, 1, y.size(3), h),
+                               residue_of(shape, 2, y.size(4), w)};
+        visit(of);
+      }
 }
 
 // Elements that no input reaches: activation(bias + residual), products without inputs.
@@ -192,11 +225,143 @@ void turn_back(const TensorView& from, const TensorView& y) {
                });
 }
 
+// All residues as parts of one convolution: its strips are loaded once, and the weight is packed once
+// for many images.
+class Parts {
+ public:
+  // w: outputs first. y: the extents count.
+  Parts(const TensorView& y, const TensorView& w, const ConvShape& shape, const TensorView* bias)
+      : shape_(shape), given_(shape) {
+    int64_t last[3] = {}, bytes = 0;
+    for (int i = 0; i < 3; ++i) {
+      shape_.stride[i] = shape_.dilation[i] = 1;
+      shape_.before[i] = std::numeric_limits<int64_t>::min();
+      for (int64_t r = 0; r < std::min(shape.stride[i], y.size(2 + i)); ++r)
+        shape_.before[i] =
+            std::max(shape_.before[i], residue_of(shape, i, y.size(2 + i), r).before);
+    }
+    const DType wide = w.dtype == DType::f64 ? DType::f64 : DType::f32;
+    w_ = conv_panels(wide == DType::f64 ? WeightKind::f64 : WeightKind::f32,
+                     w.size(0) / shape.groups, conv_inputs(w));
+    for_residues(y, shape, [&](const Residue* of) {
+      ConvPart part{};
+      int64_t inputs = w.size(1);
+      for (int i = 0; i < 3; ++i) {
+        part.kernel[i] = of[i].taps;
+        part.first[i] = shape_.before[i] - of[i].before;
+        part.size[i] = of[i].count;
+        last[i] = std::max(last[i], part.first[i] + of[i].taps);
+        inputs *= of[i].taps;
+      }
+      part.panel_bytes = conv_panels(w_.kind, w_.n, inputs).panel_bytes;
+      bytes += shape.groups * w_.panels * part.panel_bytes;
+      parts_.push_back(part);
+    });
+    std::copy_n(last, 3, shape_.kernel);
+    packed_.emplace(bytes);
+    uint8_t* to = packed_->as<uint8_t>();
+    size_t at = 0;
+    for_residues(y, shape, [&](const Residue* of) {
+      ConvPart& part = parts_[at++];
+      part.w = to;
+      pack_conv_weight(taps_of(w, of), shape.groups, to);
+      to += shape.groups * w_.panels * part.panel_bytes;
+    });
+    if (!bias) return;
+    bias_.emplace(padded_bias_bytes(w.size(0), shape.groups, w.dtype));
+    pad_bias(*bias, shape.groups, bias_->as<void>());
+  }
+
+  void run(const TensorView& y, const TensorView& x, const ConvEpilogue& epilogue) {
+    ConvEpilogue e = epilogue;
+    TensorView out, residual;
+    size_t at = 0;
+    for_residues(y, given_, [&](const Residue* of) {
+      const TensorView own = part_of(y, of, given_);
+      if (at == 0) out = own;
+      ConvPart& part = parts_[at++];
+      part.y = (own.as<char>() - out.as<char>()) / size_of(y.dtype);
+      if (!epilogue.residual) return;
+      const TensorView add = part_of(*epilogue.residual, of, given_);
+      if (at == 1) residual = add;
+      part.residual = (add.as<char>() - residual.as<char>()) / size_of(y.dtype);
+    });
+    if (e.residual) e.residual = &residual;
+    conv_parts(out, x, w_, shape_, parts_.data(), int64_t(parts_.size()), e,
+               epilogue.bias ? bias_->as<void>() : nullptr);
+  }
+
+ private:
+  ConvShape shape_, given_;
+  PackedView w_;
+  std::vector<ConvPart> parts_;
+  std::optional<Scratch> packed_, bias_;
+};
+
+bool are_parts(const ConvShape& s, const TensorView& y) {
+  for (int i = 0; i < 3; ++i)
+    for (int64_t r = 0; r < std::min(s.stride[i], y.size(2 + i)); ++r) {
+      const Residue of = residue_of(s, i, y.size(2 + i), r);
+      if (of.taps == 0 || of.dilation != 1) return false;
+    }
+  return s.stride[0] * s.stride[1] * s.stride[2] > 1;
+}
+
 bool reaches_all(const ConvShape& s, const TensorView& y) {
   for (int i = 0; i < 3; ++i)
     for (int64_t r = 0; r < std::min(s.stride[i], y.size(2 + i)); ++r)
       if (residue_of(s, i, y.size(2 + i), r).taps == 0) return false;
   return true;
+}
+
+// A convolution for every residue.
+void one_by_one(const TensorView& y, const TensorView& x, const TensorView& w,
+                const ConvShape& shape, const ConvEpilogue& epilogue, bool exact) {
+  const bool zeros =  // every activation of 0 is 0
+      !epilogue.bias && !epilogue.residual && !reaches_all(shape, y) && fill_zero(y);
+  for_residues(y, shape, [&](const Residue* of) {
+    ConvShape s = shape;
+    int64_t count = 1;
+    for (int i = 0; i < 3; ++i) {
+      s.stride[i] = 1;
+      s.kernel[i] = of[i].taps;
+      s.dilation[i] = of[i].dilation;
+      s.before[i] = of[i].before;
+      count *= of[i].taps;
+    }
+    const TensorView out = part_of(y, of, shape);
+    ConvEpilogue e = epilogue;
+    TensorView residual;
+    if (e.residual) {
+      residual = part_of(*e.residual, of, shape);
+      e.residual = &residual;
+    }
+    if (count > 0)
+      conv(out, x, taps_of(w, of), s, e, exact);
+    else if (!zeros)
+      without_inputs(out, e);
+  });
+}
+
+// run(y, x, epilogue), of some images at a time where their channels are turned afterwards.
+template <class Run>
+void in_images(const TensorView& y, const TensorView& x, const ConvShape& shape,
+               const ConvEpilogue& epilogue, Run run) {
+  const int64_t images = images_turned(y, shape);
+  if (images == 0) return run(y, x, epilogue);
+  Scratch block(std::min(images, y.size(0)) * image_bytes(y));
+  for (int64_t n = 0; n < y.size(0); n += images) {
+    const int64_t count = std::min(images, y.size(0) - n);
+    const TensorView part = images_of(y, n, count), side_by_side = turned_in(block, part);
+    ConvEpilogue e = epilogue;
+    TensorView residual;
+    if (e.residual) {
+      residual = images_of(*e.residual, n, count);
+      e.residual = &residual;
+    }
+    run(side_by_side, images_of(x, n, count), e);
+    turn_back(side_by_side, part);
+  }
 }
 
 }  // namespace
@@ -211,61 +376,18 @@ void conv_transpose(const TensorView& y, const TensorView& x, const TensorView& 
     depthwise_weight(w, packed.as<void>());
     return depthwise_input_gradient(y, x, packed.as<void>(), shape);
   }
-  if (const int64_t images = images_turned(y, shape)) {
-    Scratch block(std::min(images, y.size(0)) * image_bytes(y));
-    for (int64_t n = 0; n < y.size(0); n += images) {
-      const int64_t count = std::min(images, y.size(0) - n);
-      const TensorView part = images_of(y, n, count), side_by_side = turned_in(block, part);
-      ConvEpilogue e = epilogue;
-      TensorView residual;
-      if (e.residual) {
-        residual = images_of(*e.residual, n, count);
-        e.residual = &residual;
-      }
-      conv_transpose(side_by_side, images_of(x, n, count), w, shape, e, exact);
-      turn_back(side_by_side, part);
-    }
-    return;
-  }
+  if (conv_head(y, x, w, shape, epilogue)) return;
   const bool copied = shape.groups > 1 && w.size(1) > 1;
   Scratch made(copied ? w.numel() * size_of(w.dtype) : 0);
   const TensorView weight = turned(w, shape.groups, made);
-  const bool zeros =  // every activation of 0 is 0
-      plain && !reaches_all(shape, y) && fill_zero(y);
-  int64_t residues[3];
-  for (int i = 0; i < 3; ++i) residues[i] = std::min(shape.stride[i], y.size(2 + i));
-  for (int64_t rd = 0; rd < residues[0]; ++rd)
-    for (int64_t rh = 0; rh < residues[1]; ++rh)
-      for (int64_t rw = 0; rw < residues[2]; ++rw) {
-        const int64_t r[3] = {rd, rh, rw};
-        Residue parts[3];
-        ConvShape s = shape;
-        TensorView taps = weight;
-        int64_t at = 0, count = 1;
-        for (int i = 0; i < 3; ++i) {
-          parts[i] = residue_of(shape, i, y.size(2 + i), r[i]);
-          s.stride[i] = 1;
-          s.kernel[i] = parts[i].taps;
-          s.dilation[i] = parts[i].dilation;
-          s.before[i] = parts[i].before;
-          at += parts[i].tap * weight.strides[2 + i];
-          taps.shape[2 + i] = parts[i].taps;
-          taps.strides[2 + i] = -parts[i].tap_step * weight.strides[2 + i];
-          count *= parts[i].taps;
-        }
-        taps.data = weight.as<char>() + at * size_of(w.dtype);
-        const TensorView out = part_of(y, parts, shape);
-        ConvEpilogue e = epilogue;
-        TensorView residual;
-        if (e.residual) {
-          residual = part_of(*e.residual, parts, shape);
-          e.residual = &residual;
-        }
-        if (count > 0)
-          conv(out, x, taps, s, e, exact);
-        else if (!zeros)
-          without_inputs(out, e);
-      }
+  if (are_parts(shape, y)) {
+    Parts parts(y, weight, shape, epilogue.bias);
+    return in_images(y, x, shape, epilogue, [&](const auto&... of) { parts.run(of...); });
+  }
+  in_images(y, x, shape, epilogue,
+            [&](const TensorView& part, const TensorView& of, const ConvEpilogue& e) {
+              one_by_one(part, of, weight, shape, e, exact);
+            });
 }
 
 }  // namespace honed

@@ -4,7 +4,8 @@
 // The gradient of conv's input for x the gradient of its output. x: (N, groups C, D, H, W)
 // y: (N, O, D', H', W')  w: (groups C, O / groups, KD, KH, KW), any strides. Every residue of q
 // modulo the stride is a convolution of stride 1 with some of the kernel's elements, turned round:
-// the kernels are those of conv.
+// the kernels are those of conv. Images of one pixel are rows of a
+// product (ops/_conv_head.h).
 #pragma once
 #include "ops/conv.h"
 

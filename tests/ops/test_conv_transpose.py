@@ -114,3 +114,23 @@ def test_autocast_casts_as_torch():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         ops.conv_transpose2d(torch.zeros(1, 3, 4, 4), torch.zeros(3, 5, 2, 2), **options)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "layouts", list(itertools.product((torch.contiguous_format, torch.channels_last), repeat=2))
+)
+def test_images_of_one_pixel(level, layouts):
+    x, w, b = torch.randn(5, 20, 1, 1), torch.randn(20, 9, 3, 4), torch.randn(9)
+    x, w = (t.contiguous(memory_format=layout) for t, layout in zip((x, w), layouts, strict=True))
+    for bias in (b, None):
+        with cpu_level(level):
+            y = ops.conv_transpose2d(x, w, bias)
+        reference = F.conv_transpose2d(x.double(), w.double(), None if bias is None else b.double())
+        unavoidable = (
+            torch.finfo(torch.float32).eps / 2 * F.conv_transpose2d(x.abs(), w.abs(), b.abs()).max().item()
+        )
+        found = F.conv_transpose2d(x, w, bias)
+        assert (y.double() - reference).abs().max().item() <= allowed_error(
+            reference, found, x.dtype
+        ) + unavoidable

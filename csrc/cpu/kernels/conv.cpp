@@ -38,10 +38,11 @@ struct Window {
   }
 };
 
-Window find_window(const ConvArgs& a, int64_t row, int64_t plane, void* memory) {
+Window find_window(const ConvArgs& a, const ConvPart& part, int64_t row, int64_t plane,
+                   void* memory) {
   const ConvShape& c = a.shape;
   const bool joined = a.pixel == a.channels && c.dilation[2] == 1;
-  const int64_t together = joined ? c.kernel[2] * a.channels : a.channels;
+  const int64_t together = joined ? part.kernel[2] * a.channels : a.channels;
   const bool apart = together < kShortest;
   Run* runs = static_cast<Run*>(memory);
   int32_t* places = static_cast<int32_t*>(memory);
@@ -53,10 +54,11 @@ Window find_window(const ConvArgs& a, int64_t row, int64_t plane, void* memory) 
       for (int64_t i = 0; i < together; i += kMaxDepth)
         runs[count++] = {at + i, together - i < kMaxDepth ? together - i : kMaxDepth};
   };
-  for (int64_t d = 0; d < c.kernel[0]; ++d)
-    for (int64_t h = 0; h < c.kernel[1]; ++h) {
-      const int64_t at = d * c.dilation[0] * plane + h * c.dilation[1] * row;
-      for (int64_t w = 0; w < (joined ? 1 : c.kernel[2]); ++w)
+  const int64_t first = part.first[0] * plane + part.first[1] * row + part.first[2] * a.pixel;
+  for (int64_t d = 0; d < part.kernel[0]; ++d)
+    for (int64_t h = 0; h < part.kernel[1]; ++h) {
+      const int64_t at = first + d * c.dilation[0] * plane + h * c.dilation[1] * row;
+      for (int64_t w = 0; w < (joined ? 1 : part.kernel[2]); ++w)
         add(at + w * c.dilation[2] * a.pixel);
     }
   return {count, runs, apart ? places : nullptr};
@@ -98,7 +100,6 @@ class Direct {
     for (int i = 0; i < 3; ++i) stride_[i] = a.step[i] == 1 ? a.shape.stride[i] : 1;
     row_ = a.pixel * conv_strip_extent(a, 2, a.cols);
     plane_ = row_ * conv_strip_extent(a, 1, a.rows);
-    window_ = find_window(a, row_, plane_, a.scratch);
     wide_ = reinterpret_cast<S*>(static_cast<char*>(a.scratch) + conv_window_bytes(a));
     strip_ = wide_ + (a.w.kind == WeightKind::int8 ? kMaxDepth * kPanel : 0);
     blocks_[0] = a.size[0];
@@ -110,7 +111,10 @@ class Direct {
     const int64_t groups = a_.shape.groups, panels = a_.w.panels;
     int64_t loaded = -1;
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t panel = item % panels, strip = item / panels;
+      const int64_t panel = item % panels, strip = item / panels / a_.part_count;
+      const ConvPart* part = a_.parts + item / panels % a_.part_count;
+      if (part != part_) window_ = find_window(a_, *part, row_, plane_, a_.scratch);
+      part_ = part;
       if (strip != loaded) load(strip / groups, strip % groups);
       loaded = strip;
       multiply(strip % groups, panel);
@@ -138,11 +142,12 @@ class Direct {
     alignas(64) S out[kBlockRows * kPanel];
     const int64_t first = panel * kPanel, left = a_.w.n - first;
     const int channels = int(left < kPanel ? left : kPanel);
-    const int rows = int(extent_[1].count), cols = int(extent_[2].count);
+    const int rows = extent_of_part(1), cols = extent_of_part(2);
+    if (extent_of_part(0) <= 0 || rows <= 0 || cols <= 0) return;
     const int64_t index = group * a_.w.panels + panel;
     const S* bias = static_cast<const S*>(a_.to.bias);
     if (bias) bias += index * kPanel;
-    const uint8_t* w = a_.w.data + index * a_.w.panel_bytes;
+    const uint8_t* w = part_->w + index * part_->panel_bytes;
     bool straight = false;
     for (int64_t r = 0; r < window_.count;) {
       int64_t inputs;
@@ -177,6 +182,12 @@ class Direct {
                     nullptr);
   }
 
+  // Of the loaded strip's outputs those that the part has.
+  int extent_of_part(int axis) const {
+    const int64_t left = part_->size[axis] - extent_[axis].first;
+    return int(left < extent_[axis].count ? left : extent_[axis].count);
+  }
+
   // A chunk of a panel as it is multiplied.
   const S* weights(const uint8_t* w, int64_t inputs) {
     if (a_.w.kind != WeightKind::int8) return reinterpret_cast<const S*>(w);
@@ -201,18 +212,19 @@ class Direct {
   Destination row_of(int64_t group, int h) const {
     Destination to = a_.to;
     const int64_t size = size_of(to.dtype);
-    auto at = [&](const int64_t (&s)[3], int64_t n, int64_t channel) {
-      return (image_ * n + group * a_.w.n * channel + extent_[0].first * s[0] +
+    auto at = [&](int64_t part, const int64_t (&s)[3], int64_t n, int64_t channel) {
+      return (part + image_ * n + group * a_.w.n * channel + extent_[0].first * s[0] +
               (extent_[1].first + h) * s[1] + extent_[2].first * s[2]) *
              size;
     };
-    to.y = static_cast<char*>(to.y) + at(a_.y_s, a_.y_n, to.y_col);
+    to.y = static_cast<char*>(to.y) + at(part_->y, a_.y_s, a_.y_n, to.y_col);
     if (to.residual)
-      to.residual =
-          static_cast<const char*>(to.residual) + at(a_.residual_s, a_.residual_n, to.residual_col);
+      to.residual = static_cast<const char*>(to.residual) +
+                    at(part_->residual, a_.residual_s, a_.residual_n, to.residual_col);
     return to;
   }
   const ConvArgs& a_;
+  const ConvPart* part_ = nullptr;
   int64_t stride_[3], row_, plane_, blocks_[3], image_ = 0;
   Extent extent_[3];
   Window window_;
