@@ -219,12 +219,17 @@ def serve(pipe, table: str, provider: str, name: str, batch: int, threads: int) 
     with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
         torch.set_num_threads(threads)
         is_step = table == "STEP"
-        with contextlib.nullcontext() if is_step else torch.inference_mode():
+        inference = contextlib.nullcontext if is_step else torch.inference_mode
+        try:  # parameters are made outside of inference mode, as programs do
+            call = globals()[table][provider](name, batch, threads)
+        except Exception as error:  # said by the program that asked
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            return
+        with inference():
             try:
-                call = globals()[table][provider](name, batch, threads)
                 results = [call().clone() for _ in range(STEPS if is_step else 1)]
                 pipe.send(torch.stack(results).double().numpy())
-            except Exception as error:  # said by the program that asked
+            except Exception as error:
                 pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
                 return
             while (seconds := pipe.recv()) is not None:
