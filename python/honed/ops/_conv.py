@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from operator import index
 
 from honed._lib import torch
+from honed.ops._activations import ACTIVATIONS
 from honed.ops._dispatch import is_compiling
-from honed.ops._library import ACTIVATIONS
 
 BORDERS = ("zeros", "reflect", "replicate", "circular")  # as ops/conv.h numbers them
 _TORCHS = {"zeros": "constant"}

@@ -7,8 +7,7 @@ three times slower: the functions in ``honed.ops`` bring their own.
 import torch
 
 from honed._lib import _core
-
-ACTIVATIONS = ("none", "relu", "relu6", "gelu", "gelu_tanh", "silu")  # as ops/linear.h numbers them
+from honed.ops._activations import ACTIVATIONS
 
 
 def _linear(input, weight, bias, activation, residual, scale):

@@ -6,8 +6,8 @@ import torch
 
 import honed.ops as ops
 from honed._lib import _core
+from honed.ops._activations import ACTIVATIONS
 from honed.ops._dispatch import multiplies, traced_answer, tracing
-from honed.ops._library import ACTIVATIONS
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

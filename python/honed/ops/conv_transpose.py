@@ -1,9 +1,9 @@
 """Transposed convolutions over one, two and three dimensions."""
 
 from honed._lib import torch
+from honed.ops._activations import ACTIVATIONS
 from honed.ops._conv import finished, per_dimension
 from honed.ops._dispatch import fall_back, function
-from honed.ops._library import ACTIVATIONS
 
 if torch is not None:
     from honed.ops import _product

@@ -2,8 +2,9 @@
 
 import torch
 
+from honed.ops._activations import ACTIVATIONS
 from honed.ops._dispatch import function
-from honed.ops._library import ACTIVATIONS, result_of
+from honed.ops._library import result_of
 from honed.ops._torch._gradient import again, empty_if, needs_torch
 from honed.ops._torch._layout import empty_in_layout, lies_channels_last
 
