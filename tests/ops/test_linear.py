@@ -219,7 +219,7 @@ def test_refusals():
         ops.linear(torch.randn(2, 8, requires_grad=True), gated)
     with pytest.raises(ValueError, match=r"linear: bias has shape \[5\], expected \[4\]"):
         ops.linear(torch.randn(2, 8), torch.randn(4, 8), torch.randn(5))
-    with pytest.raises(TypeError, match="expected an activation of none or relu"):
+    with pytest.raises(TypeError, match="expected an activation of none, relu or relu6"):
         ops.linear(np.ones((2, 8)), np.ones((4, 8)), activation="silu")
     with pytest.raises(ValueError, match="kind is 'int3'"):
         ops.quantize_weight(torch.randn(4, 8), "int3")
