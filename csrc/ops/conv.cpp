@@ -105,7 +105,7 @@ void product(const Call& c) {
   const bool all =
       pixel_step(c.x, true) && pixel_step(c.y, true) && (!residual || pixel_step(*residual, true));
   const int64_t images = all ? 1 : c.x.size(0);
-  const int64_t rows = c.x.numel() / c.x.size(1) / images;
+  const int64_t rows = c.y.size(2) * c.y.size(3) * c.y.size(4) * (all ? c.y.size(0) : 1);
   to.y_row = pixel_step(c.y, all);
   if (residual) to.residual_row = pixel_step(*residual, all);
   const Strided x{c.x.data, c.x.dtype, pixel_step(c.x, all), c.x.stride(1)};

@@ -59,3 +59,13 @@ def test_arrays_under_autocast_and_of_float64():
         assert ops.conv2d(x, weight).dtype == np.float32
     with pytest.raises(TypeError, match="conv: activation of float64"):
         ops.conv2d(x.astype(float), weight.astype(float), activation="gelu")
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_input_without_channels(kernel, layout):
+    x = torch.empty(2, 0, 4, 5).contiguous(memory_format=layout)
+    weight, bias = torch.empty(3, 0, kernel, kernel), torch.tensor([1.0, -2.0, 3.0])
+    for w, b in ((weight, bias), (ops.quantize_weight(weight, bias=bias), None)):
+        y = ops.conv2d(x, w, b, padding=kernel // 2, activation="relu")
+        assert torch.equal(y, bias.relu().view(1, 3, 1, 1).expand(2, 3, 4, 5))
