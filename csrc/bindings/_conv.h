@@ -1,6 +1,6 @@
 // Tensors and sizes of the convolutions' bindings.
 #pragma once
-#include "bindings/function.h"
+#include "bindings/channels.h"
 #include "ops/conv.h"
 
 namespace honed::bindings {
@@ -24,14 +24,30 @@ inline TensorView spatial(const TensorView& t, const char* op) {
 }
 
 // The next result, with the channels fastest where `input` has them so (and torch has a name for it).
-inline TensorView make_image(Results& results, const TensorView& input, TensorView shape) {
-  const int n = input.ndim;
-  if (n < 4 || input.contiguous() || input.stride(1) != 1 || input.size(1) == 1)
-    return results.make({shape.shape, size_t(n)}, shape.dtype);
-  int order[kMaxDims] = {0};
-  for (int i = 1; i < n; ++i) order[i] = i == n - 1 ? 1 : i + 1;
-  return results.make_in_order(shape, order);
+inline TensorView make_image(Results& results, const TensorView& input, const TensorView& shape) {
+  const bool last =
+      input.ndim >= 4 && !input.contiguous() && input.stride(1) == 1 && input.size(1) != 1;
+  return make_in_layout(results, shape, 1, last);
 }
+
+// What happens to a result of that shape; the work's own copy, whose epilogue points into it.
+class Finish {
+ public:
+  Finish(const char* op, const TensorView& out, const TensorView* bias, const TensorView* residual,
+         Activation activation)
+      : bias_(bias), activation_(activation), adds_(residual != nullptr) {
+    HONED_CHECK(!residual || same_shape(*residual, out), op, ": residual has shape ",
+                residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
+    if (residual) residual_ = spatial(*residual, op);
+  }
+  ConvEpilogue epilogue() const { return {bias_, adds_ ? &residual_ : nullptr, activation_}; }
+
+ private:
+  const TensorView* bias_;
+  TensorView residual_;
+  Activation activation_;
+  bool adds_;
+};
 
 struct Geometry {
   int64_t stride[3], before[3], after[3], dilation[3], groups, border;

@@ -71,16 +71,9 @@ auto forward(Results& results, const TensorView& input, const TensorView& weight
   const ConvShape shape = g.shape("conv", w.shape + 2);
   const Activation act = activation_at("conv", activation);
   const TensorView out = make_output(results, input, shape, g.after, w.size(0));
-  HONED_CHECK(!residual || same_shape(*residual, out), "conv: residual has shape ",
-              residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
+  const Finish finish("conv", out, bias, residual, act);
   return [=] {
-    TensorView r;
-    ConvEpilogue epilogue{bias, nullptr, act};
-    if (residual) {
-      r = spatial(*residual, "conv");
-      epilogue.residual = &r;
-    }
-    conv(spatial(out, "conv"), spatial(input, "conv"), w, shape, epilogue, exact);
+    conv(spatial(out, "conv"), spatial(input, "conv"), w, shape, finish.epilogue(), exact);
   };
 }
 
@@ -94,16 +87,9 @@ auto packed(Results& results, const TensorView& input, const ConvWeight& weight,
   const ConvShape shape = g.shape("conv", weight.sizes().kernel);
   const Activation act = activation_at("conv", activation);
   const TensorView out = make_output(results, input, shape, g.after, weight.sizes().outputs);
-  HONED_CHECK(!residual || same_shape(*residual, out), "conv: residual has shape ",
-              residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
+  const Finish finish("conv", out, nullptr, residual, act);
   return [=, &weight] {
-    TensorView r;
-    ConvEpilogue epilogue{nullptr, nullptr, act};
-    if (residual) {
-      r = spatial(*residual, "conv");
-      epilogue.residual = &r;
-    }
-    conv(spatial(out, "conv"), spatial(input, "conv"), weight, shape, epilogue, exact);
+    conv(spatial(out, "conv"), spatial(input, "conv"), weight, shape, finish.epilogue(), exact);
   };
 }
 
@@ -119,17 +105,10 @@ auto joined(Results& results, const TensorView& input, const ConvWeight& first, 
   const Activation inner = activation_at("conv_depthwise", act);
   const Activation outer = activation_at("conv_depthwise", activation);
   const TensorView out = make_output(results, input, shape, g.after, second.sizes().outputs);
-  HONED_CHECK(!residual || same_shape(*residual, out), "conv_depthwise: residual has shape ",
-              residual ? shape_of(*residual) : "", ", expected ", shape_of(out));
+  const Finish finish("conv_depthwise", out, nullptr, residual, outer);
   return [=, &first, &second] {
-    TensorView r;
-    ConvEpilogue epilogue{nullptr, nullptr, outer};
-    if (residual) {
-      r = spatial(*residual, "conv_depthwise");
-      epilogue.residual = &r;
-    }
     conv_depthwise(spatial(out, "conv_depthwise"), spatial(input, "conv_depthwise"), first, inner,
-                   second, shape, epilogue);
+                   second, shape, finish.epilogue());
   };
 }
 

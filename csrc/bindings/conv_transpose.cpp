@@ -52,20 +52,13 @@ auto forward(Results& results, const TensorView& input, const TensorView& weight
   }
   HONED_CHECK(!bias || (bias->ndim == 1 && bias->size(0) == like.size(1)), op, ": bias has shape ",
               bias ? shape_of(*bias) : "", ", expected [", like.size(1), "]");
-  HONED_CHECK(!residual || same_shape(*residual, like), op, ": residual has shape ",
-              residual ? shape_of(*residual) : "", ", expected ", shape_of(like));
+  const Finish finish(op, like, bias, residual, act);
   for (const TensorView* t : {bias, residual})
     HONED_CHECK_TYPE(!t || t->dtype == x.dtype, op, ": bias or residual is ",
                      t ? name_of(t->dtype) : "", ", expected the input's type, ", name_of(x.dtype));
   const TensorView out = make_image(results, input, like);
   return [=] {
-    TensorView r;
-    ConvEpilogue epilogue{bias, nullptr, act};
-    if (residual) {
-      r = spatial(*residual, "conv_transpose");
-      epilogue.residual = &r;
-    }
-    conv_transpose(spatial(out, "conv_transpose"), x, w, shape, epilogue, exact);
+    conv_transpose(spatial(out, "conv_transpose"), x, w, shape, finish.epilogue(), exact);
   };
 }
 

@@ -2,6 +2,7 @@
 
 from honed.ops._library import result_of
 from honed.ops._torch._conv_gradient import conv
+from honed.ops._torch._layout import empty_image
 
 __all__ = ["conv"]
 
@@ -22,12 +23,4 @@ def _(input, weight, bias, residual, *rest):
             strict=True,
         )
     ]
-    shape = (input.shape[0], weight.shape[0], *sizes)
-    y = input.new_empty(shape)
-    last = not input.is_contiguous() and input.stride(1) == 1 and input.shape[1] > 1
-    formats = {2: "channels_last", 3: "channels_last_3d"}
-    if n in formats and last:
-        import torch
-
-        y = y.contiguous(memory_format=getattr(torch, formats[n]))
-    return y
+    return empty_image(input, (input.shape[0], weight.shape[0], *sizes))
