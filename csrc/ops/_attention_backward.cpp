@@ -7,6 +7,7 @@
 
 #include "core/arena.h"
 #include "cpu/dispatch.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
@@ -15,8 +16,6 @@ namespace {
 // Keys, values and the sums of their gradients for a chunk fill half of a 1 MB second-level cache.
 constexpr int64_t kChunkFloats = 128 << 10;
 constexpr int64_t kItems = 8;  // at least, where there are so many blocks
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Blocks of query rows of a key head, of the longest sequence.
 int64_t blocks_of(const AttentionArgs& a) {

@@ -7,12 +7,11 @@
 #include "core/check.h"
 #include "cpu/dispatch.h"
 #include "ops/_depthwise.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Bytes of the rows between the two: they stay in the second cache.
 constexpr int64_t kBetween = 256 << 10;

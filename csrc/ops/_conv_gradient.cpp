@@ -8,13 +8,11 @@
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
 #include "ops/_depthwise.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Pixels that fall on the same sets of the first cache push each other out of it.
 int64_t padded(int64_t row) { return row % 128 == 0 ? row + 16 : row; }

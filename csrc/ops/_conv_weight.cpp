@@ -8,14 +8,12 @@
 #include "core/check.h"
 #include "cpu/dispatch.h"
 #include "ops/_depthwise.h"
+#include "ops/_sizes.h"
 #include "ops/_winograd.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-DType sum_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 template <class S>
 void pad_groups(const TensorView& bias, int64_t groups, S* to) {

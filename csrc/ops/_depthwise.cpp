@@ -7,12 +7,11 @@
 #include "core/arena.h"
 #include "cpu/dispatch.h"
 #include "ops/_norm.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t bytes_of_sum(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 // Every m-th channel; N, C, D, H, W.
 ConvImage channels_of(const TensorView& t, int64_t m) {
@@ -42,7 +41,7 @@ void part_channels(const S* from, int64_t taps, int64_t channels, int64_t m, S* 
 class Weights {
  public:
   Weights(const void* packed, DType dtype, int64_t taps, int64_t channels, int64_t m)
-      : copy_(m == 1 ? 0 : taps * channels * m * bytes_of_sum(dtype)), data_(packed) {
+      : copy_(m == 1 ? 0 : taps * channels * m * size_of(sum_type(dtype))), data_(packed) {
     if (m == 1) return;
     data_ = copy_.as<void>();
     if (dtype == DType::f64)
@@ -80,7 +79,6 @@ void set_result(DepthwiseArgs& a, const TensorView& y, int64_t m) {
   }
 }
 
-int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
 int64_t extent(const DepthwiseArgs& a, int axis, int64_t outputs) {
   return (outputs - 1) * a.stride[axis] + (a.kernel[axis] - 1) * a.dilation[axis] + 1;
 }
@@ -94,14 +92,15 @@ void run_channels(DepthwiseArgs& a) {
   // Long rows in pieces; then channels, by lines of the cache.
   constexpr int64_t kColumns = 28, kChannels = 64;
   if (rows < kItems)
-    a.block[2] = std::min(a.size[2], std::max(kColumns, pieces(a.size[2] * rows, kItems)));
-  const int64_t of_block = rows * pieces(a.size[2], a.block[2]);
+    a.block[2] = std::min(a.size[2], std::max(kColumns, ceil_div(a.size[2] * rows, kItems)));
+  const int64_t of_block = rows * ceil_div(a.size[2], a.block[2]);
   if (of_block < kItems)
-    a.block[0] = pieces(pieces(a.x.channels, pieces(kItems, of_block)), kChannels) * kChannels;
+    a.block[0] =
+        ceil_div(ceil_div(a.x.channels, ceil_div(kItems, of_block)), kChannels) * kChannels;
   const int64_t bytes = a.planes * a.kernel[0] * a.kernel[1] * 16;
   const int64_t work =
       a.block[0] * a.block[2] * a.planes * a.kernel[0] * a.kernel[1] * a.kernel[2] / 8;
-  parallel_for(of_block * pieces(a.x.channels, a.block[0]), cpu::grain_for(work),
+  parallel_for(of_block * ceil_div(a.x.channels, a.block[0]), cpu::grain_for(work),
                [&, bytes](int64_t begin, int64_t end) {
                  Scratch scratch(bytes);
                  DepthwiseArgs mine = a;
@@ -116,11 +115,11 @@ int64_t lay_out(DepthwiseArgs& a) {
   const int64_t planes = a.planes * a.kernel[0];
   DepthwiseCopy& copy = a.copy;
   a.block[2] = std::min(a.size[2], kColumns);
-  copy.pitch = pieces(std::max<int64_t>(extent(a, 2, a.block[2]), 1), a.stride[2]);
-  copy.pitch = pieces(copy.pitch, 16) * 16;
+  copy.pitch = ceil_div(std::max<int64_t>(extent(a, 2, a.block[2]), 1), a.stride[2]);
+  copy.pitch = ceil_div(copy.pitch, 16) * 16;
   copy.row = copy.pitch * a.stride[2];
   auto elements = [&](int64_t rows) { return planes * extent(a, 1, rows) * copy.row; };
-  a.block[1] = std::min(a.size[1], pieces(kMost, copy.row * kTile) * kTile);
+  a.block[1] = std::min(a.size[1], ceil_div(kMost, copy.row * kTile) * kTile);
   while (a.block[1] > kTile && elements(a.block[1]) > kMost)
     a.block[1] = (a.block[1] - 1) / kTile * kTile;
   const bool dense = a.block[1] > 1 && elements(a.block[1]) <= 8 * kMost;
@@ -128,15 +127,15 @@ int64_t lay_out(DepthwiseArgs& a) {
   copy.plane = copy.row * std::max<int64_t>(dense ? extent(a, 1, a.block[1]) : a.kernel[1], 0);
   copy.next_row = dense ? copy.row * a.stride[1] : 0;
   copy.taps = planes * a.kernel[1] * a.kernel[2];
-  copy.data = pieces(copy.taps * 24, 64) * 64;
+  copy.data = ceil_div(copy.taps * 24, 64) * 64;
   copy.elements = planes * copy.plane + copy.row + kVectors + copy.pitch;
-  return copy.data + copy.elements * bytes_of_sum(a.x.dtype);
+  return copy.data + copy.elements * size_of(sum_type(a.x.dtype));
 }
 
 void run_rows(DepthwiseArgs& a) {
   const int64_t bytes = lay_out(a);
-  const int64_t items = a.x.batch * a.x.channels * a.size[0] * pieces(a.size[1], a.block[1]) *
-                        pieces(a.size[2], a.block[2]);
+  const int64_t items = a.x.batch * a.x.channels * a.size[0] * ceil_div(a.size[1], a.block[1]) *
+                        ceil_div(a.size[2], a.block[2]);
   const int64_t work = a.block[1] * a.block[2] * (a.copy.taps + 4) / 8;
   parallel_for(items, cpu::grain_for(work), [&, bytes](int64_t begin, int64_t end) {
     Scratch scratch(bytes);
@@ -211,7 +210,9 @@ bool is_depthwise(const TensorView& x, const TensorView& w, const ConvShape& sha
          (shape.groups > 1 || w.size(0) == 1);
 }
 
-int64_t depthwise_weight_bytes(const TensorView& w) { return w.numel() * bytes_of_sum(w.dtype); }
+int64_t depthwise_weight_bytes(const TensorView& w) {
+  return w.numel() * size_of(sum_type(w.dtype));
+}
 
 void depthwise_weight(const TensorView& w, void* to) {
   DepthwiseWeightArgs args{w.data, w.dtype, w.size(0), w.stride(0), {}, {}, to};
@@ -220,7 +221,7 @@ void depthwise_weight(const TensorView& w, void* to) {
     args.k[i] = w.stride(2 + i);
   }
   const int64_t taps = args.kernel[0] * args.kernel[1] * args.kernel[2];
-  cpu::run(cpu::kernels().depthwise_weight, args, pieces(args.outputs, kDepthwiseItem),
+  cpu::run(cpu::kernels().depthwise_weight, args, ceil_div(args.outputs, kDepthwiseItem),
            cpu::grain_for(taps * kDepthwiseItem / 4));
 }
 
@@ -229,7 +230,7 @@ void depthwise(const TensorView& y, const TensorView& x, const void* packed, con
   const int64_t outputs = y.size(1), channels = x.size(1), m = outputs / channels;
   const int64_t taps = shape.kernel[0] * shape.kernel[1] * shape.kernel[2];
   const Weights weights(packed, x.dtype, taps, channels, m);
-  const int64_t bytes = bytes_of_sum(x.dtype);
+  const int64_t bytes = size_of(sum_type(x.dtype));
   Scratch bias(epilogue.bias ? outputs * bytes : 0);
   if (const TensorView* b = epilogue.bias)
     for (int64_t o = 0; o < outputs; ++o) {
@@ -285,7 +286,7 @@ void depthwise_input_gradient(const TensorView& dx, const TensorView& g, const v
       a.stride[i] = 1;
       a.dilation[i] = p.dilation;
       a.before[i] = p.before;
-      a.size[i] = at[i] < whole.size[i] ? pieces(whole.size[i] - at[i], shape.stride[i]) : 0;
+      a.size[i] = at[i] < whole.size[i] ? ceil_div(whole.size[i] - at[i], shape.stride[i]) : 0;
       first += p.first * whole.w_tap[i];
       a.w_tap[i] = p.step * whole.w_tap[i];
       y_first += at[i] * whole.y_s[i];
@@ -297,7 +298,7 @@ void depthwise_input_gradient(const TensorView& dx, const TensorView& g, const v
         a.before[i] = 0;
       }
     a.y = moved(dx, y_first);
-    a.w = static_cast<const char*>(weights.data()) + first * bytes_of_sum(dx.dtype);
+    a.w = static_cast<const char*>(weights.data()) + first * size_of(sum_type(dx.dtype));
     run(a);
   }
   if (shape.border == Border::zeros || dx.numel() == 0) return;
@@ -322,17 +323,17 @@ void depthwise_weight_gradient(const TensorView& dw, const TensorView& g, const 
   const bool side_by_side = is_side_by_side(a.x) && (args.g.c == 1);
   const int64_t scratch = side_by_side ? a.kernel[0] * a.kernel[1] * m * 24 : lay_out(a);
   const int64_t units = side_by_side ? a.x.batch * a.size[0] * a.size[1]
-                                     : a.x.batch * a.size[0] * pieces(a.size[1], a.block[1]) *
-                                           pieces(a.size[2], a.block[2]);
+                                     : a.x.batch * a.size[0] * ceil_div(a.size[1], a.block[1]) *
+                                           ceil_div(a.size[2], a.block[2]);
   constexpr int64_t kParts = 16, kChannels = 256;
-  const int64_t most = side_by_side ? kParts : std::min(kParts, pieces(4 * kParts, channels));
-  args.part = std::max<int64_t>(1, pieces(units, most));
-  args.parts = std::max<int64_t>(1, pieces(units, args.part));
+  const int64_t most = side_by_side ? kParts : std::min(kParts, ceil_div(4 * kParts, channels));
+  args.part = std::max<int64_t>(1, ceil_div(units, most));
+  args.parts = std::max<int64_t>(1, ceil_div(units, args.part));
   a.block[0] = std::min(channels, kChannels);
-  const int64_t bytes = bytes_of_sum(x.dtype), count = taps * outputs;
+  const int64_t bytes = size_of(sum_type(x.dtype)), count = taps * outputs;
   Scratch sums((args.parts + 1) * count * bytes);
   args.sums = sums.as<char>() + count * bytes;
-  const int64_t items = args.parts * (side_by_side ? pieces(channels, a.block[0]) : channels);
+  const int64_t items = args.parts * (side_by_side ? ceil_div(channels, a.block[0]) : channels);
   const int64_t work = g.numel() / std::max<int64_t>(items, 1) * taps / 8;
   parallel_for(items, cpu::grain_for(work), [&, scratch](int64_t begin, int64_t end) {
     Scratch own(scratch);

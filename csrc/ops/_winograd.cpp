@@ -6,16 +6,16 @@
 
 #include "core/arena.h"
 #include "cpu/dispatch.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
 
-int64_t ceil_of(int64_t n, int64_t step) { return (n + step - 1) / step; }
 int64_t frequencies_of(int tile) { return (tile + 2) * (tile + 2); }
 
 // An odd number of cache lines: rows of a tile and frequencies do not meet in a few sets.
-int64_t odd_lines(int64_t floats) { return (ceil_of(floats, 16) | 1) * 16; }
+int64_t odd_lines(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
 
 // What steps cost beside one multiplication and addition of a product of matrices (0.0095 ns of a Zen 4 core):
 // a number of the weight, from memory where it is large; the transforms of a tile, a channel in or out; the transform of a
@@ -41,10 +41,10 @@ Blocks blocks_of(int tile, int64_t tiles, int64_t channels, int64_t panels) {
   b.shared = weight > (16 << 20) || tiles < 112;
   const int64_t fit = (512 << 10) / (frequencies_of(tile) * channels * 4) / 14 * 14;
   const int64_t most = b.shared ? 168 : std::clamp<int64_t>(fit, 28, 112);
-  int64_t blocks = ceil_of(tiles, most);
-  if (!b.shared) blocks = ceil_of(blocks, 2) * 2;
-  b.tiles = ceil_of(tiles, blocks);
-  b.count = ceil_of(tiles, b.tiles);
+  int64_t blocks = ceil_div(tiles, most);
+  if (!b.shared) blocks = ceil_div(blocks, 2) * 2;
+  b.tiles = ceil_div(tiles, blocks);
+  b.count = ceil_div(tiles, b.tiles);
   b.group = std::min<int64_t>(b.shared ? 32 : 2, panels);
   return b;
 }
@@ -54,13 +54,13 @@ Blocks blocks_of(int tile, int64_t tiles, int64_t channels, int64_t panels) {
 int64_t winograd_rows(const WinogradArgs& a) {
   return (a.first + a.count - 1) / a.across - a.first / a.across + 1;
 }
-int64_t winograd_chunks(const WinogradArgs& a) { return ceil_of(a.channels, kWinogradChannels); }
+int64_t winograd_chunks(const WinogradArgs& a) { return ceil_div(a.channels, kWinogradChannels); }
 int64_t winograd_strip_bytes(int tile) {
   return int64_t{tile + 2} * (kWinogradRun * tile + 2) * kWinogradChannels * 4;
 }
 
 int64_t winograd_weight_bytes(int tile, int64_t outputs, int64_t channels) {
-  return frequencies_of(tile) * ceil_of(outputs, kPanel) * kPanel * channels * 4;
+  return frequencies_of(tile) * ceil_div(outputs, kPanel) * kPanel * channels * 4;
 }
 
 void winograd_weight(int tile, const TensorView& w, void* to) {
@@ -68,7 +68,7 @@ void winograd_weight(int tile, const TensorView& w, void* to) {
       tile,        w.data,      w.dtype,     w.size(0),   w.size(1),
       w.stride(0), w.stride(1), w.stride(3), w.stride(4), static_cast<float*>(to)};
   cpu::run(cpu::kernels().winograd_weight, args,
-           ceil_of(args.outputs, kPanel) * ceil_of(args.channels, kWinogradWeights),
+           ceil_div(args.outputs, kPanel) * ceil_div(args.channels, kWinogradWeights),
            cpu::grain_for(kWinogradWeights * kPanel * frequencies_of(tile)));
 }
 
@@ -85,8 +85,8 @@ int winograd_tile(const TensorView& y, const TensorView& x, const ConvShape& s, 
   if (!packed) least += kPackDirect * weight + stream(9 * weight);
   int best = 0;
   for (int tile : {2, 4}) {
-    const double n = double(y.size(0) * ceil_of(y.size(3), tile) * ceil_of(y.size(4), tile));
-    const double padded = double(ceil_of(y.size(1), kPanel) * kPanel);
+    const double n = double(y.size(0) * ceil_div(y.size(3), tile) * ceil_div(y.size(4), tile));
+    const double padded = double(ceil_div(y.size(1), kPanel) * kPanel);
     // Few rows leave the multipliers waiting for weights.
     const double rows = n * (1 + 1.5 / std::min(n, 14.0));
     const double frequencies = double(frequencies_of(tile));
@@ -114,11 +114,11 @@ void winograd(const TensorView& y, const TensorView& x, const float* weights, in
     args.y_s[i] = y.stride(i + 3);
     if (residual) args.residual_s[i] = residual->stride(i + 3);
   }
-  args.down = ceil_of(args.size[0], tile);
-  args.across = ceil_of(args.size[1], tile);
+  args.down = ceil_div(args.size[0], tile);
+  args.across = ceil_div(args.size[1], tile);
   args.channels = x.size(1);
   args.outputs = y.size(1);
-  args.panels = ceil_of(args.outputs, kPanel);
+  args.panels = ceil_div(args.outputs, kPanel);
   args.u = weights;
   args.to = {y.data, 0, y.stride(1), y.dtype};
   args.to.activation = epilogue.activation;

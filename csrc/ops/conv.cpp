@@ -8,15 +8,13 @@
 #include "cpu/dispatch.h"
 #include "ops/_conv_weight.h"
 #include "ops/_depthwise.h"
+#include "ops/_sizes.h"
 #include "ops/_winograd.h"
 #include "ops/matmul.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-DType sum_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 // Bytes of a strip that should stay in the second cache beside a chunk of weights.
 constexpr int64_t kStripBytes = 384 << 10;
@@ -233,7 +231,7 @@ int64_t conv_window_bytes(const ConvArgs& a) {
 }
 
 int64_t conv_scratch_bytes(const ConvArgs& a) {
-  const int64_t chunk = a.w.kind == WeightKind::int8 ? 384 * kPanel * 4 : 0;
+  const int64_t chunk = a.w.kind == WeightKind::int8 ? kConvChunk * kPanel * 4 : 0;
   return ceil_div(conv_window_bytes(a) + chunk + strip_bytes(a), 64) * 64 + 64;
 }
 

@@ -87,6 +87,7 @@ struct ConvArgs {
   int64_t pixel;       // elements from pixel to pixel of a strip: channels, or padded
   void* scratch;       // conv_scratch_bytes, this thread's
 };
+inline constexpr int64_t kConvChunk = 384;  // inputs whose weights the kernel widens at a time
 // Positions of a strip along an axis for `count` outputs.
 int64_t conv_strip_extent(const ConvArgs& args, int axis, int64_t count);
 int64_t conv_window_bytes(const ConvArgs& args);  // where a window's inputs lie

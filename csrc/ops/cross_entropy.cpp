@@ -7,12 +7,11 @@
 #include "core/arena.h"
 #include "core/check.h"
 #include "cpu/dispatch.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-DType sum_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 double number(const TensorView& t, int64_t offset) {
   return t.dtype == DType::f64 ? t.as<double>()[offset] : double(element(t, offset));

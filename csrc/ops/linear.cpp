@@ -7,13 +7,13 @@
 #include "core/check.h"
 #include "cpu/dispatch.h"
 #include "ops/_product_rate.h"
+#include "ops/_sizes.h"
 #include "ops/matmul.h"
 
 namespace honed {
 
 namespace {
 
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t groups_of(const PackedView& w) { return round_up(w.k_padded, w.group) / w.group; }
 
 // An odd number of cache lines: a multiple of 4 KB would put the rows of a tile on the same few

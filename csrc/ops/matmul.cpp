@@ -8,14 +8,11 @@
 #include "core/parallel.h"
 #include "cpu/dispatch.h"
 #include "ops/_product_rate.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-DType sum_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 const void* advance(const Strided& t, int64_t rows, int64_t cols) {
   return static_cast<const char*>(t.data) + (rows * t.row + cols * t.col) * size_of(t.dtype);

@@ -8,12 +8,11 @@
 #include "core/check.h"
 #include "cpu/dispatch.h"
 #include "ops/_grid.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 int64_t panel_bytes_of(WeightKind kind, int64_t k_padded, int group) {
   switch (kind) {

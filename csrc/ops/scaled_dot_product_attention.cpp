@@ -8,12 +8,11 @@
 #include "cpu/dispatch.h"
 #include "ops/_attention_call.h"
 #include "ops/_product_rate.h"
+#include "ops/_sizes.h"
 
 namespace honed {
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Items to whoever is free: sequences of different lengths, windows and masks make them unequal.
 void take_turns(cpu::Kernel<AttentionArgs> kernel, const AttentionArgs& args, int64_t items,

@@ -10,6 +10,8 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
+static_assert(kConvChunk == kMaxDepth);
+
 // Inputs of a pixel's window that lie together in a strip, and meet weights that do.
 struct Run {
   int64_t at, inputs;
