@@ -24,8 +24,23 @@ void bind_sample(py::module_& m) {
         NewTensor out = empty(logits, {&count, 1}, DType::i64);
         {
           py::gil_scoped_release released;
-          sample(out.view.as<int64_t>(), rows.view(), temperature, top_k, top_p, min_p, do_sample,
-                 seeds.data(), counter);
+          std::vector<SampleRow> row(static_cast<size_t>(count));
+          for (size_t b = 0; b < row.size(); ++b) {
+            SampleOptions& o = row[b].options;
+            o.do_sample = do_sample;
+            o.temperature = temperature;
+            o.top_k = top_k;
+            o.top_p = top_p;
+            o.min_p = min_p;
+            row[b].seed = seeds.empty() ? 0 : seeds[b];
+            row[b].counter = counter;
+          }
+          check_sample_options(row.data(), count);
+          SampleArgs args{};
+          set_logits(&args, rows.view());
+          args.row = row.data();
+          args.out = out.view.as<int64_t>();
+          sample(args);
         }
         return out.object;
       },

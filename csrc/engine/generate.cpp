@@ -42,12 +42,27 @@ std::vector<std::vector<int64_t>> generate(const Model& model, Cache& cache, con
   view.shape[0] = batch;
   view.shape[1] = view.strides[0] = vocab;
   view.strides[1] = 1;
+  std::vector<SampleRow> rows(static_cast<size_t>(batch));
+  for (size_t b = 0; b < rows.size(); ++b) {
+    SampleOptions& row = rows[b].options;
+    row.do_sample = o.do_sample;
+    row.temperature = o.temperature;
+    row.top_k = o.top_k;
+    row.top_p = o.top_p;
+    row.min_p = o.min_p;
+    if (o.do_sample) rows[b].seed = o.seeds[b];
+  }
+  check_sample_options(rows.data(), batch);
+  SampleArgs drawn{};
+  set_logits(&drawn, view);
+  drawn.row = rows.data();
+  drawn.out = ids.data();
 
   Tokens tokens = prompt;
   for (int64_t step = 0; step < o.max_new_tokens; ++step) {
     forward(model, cache, tokens, 1, logits.data());
-    sample(ids.data(), view, o.temperature, o.top_k, o.top_p, o.min_p, o.do_sample, o.seeds.data(),
-           uint64_t(step));
+    for (SampleRow& row : rows) row.counter = uint64_t(step);
+    sample(drawn);
     bool all = true;
     for (int64_t b = 0; b < batch; ++b) {
       if (finished[size_t(b)])

@@ -65,7 +65,7 @@ void sort_entries(uint64_t* list, uint64_t* other, int64_t n) {
 class Row {
  public:
   Row(const SampleArgs& args, int64_t row)
-      : a_(args), row_(row), blocks_((a_.vocab + kBlock - 1) / kBlock) {
+      : a_(args), o_(args.row[row].options), row_(row), blocks_((a_.vocab + kBlock - 1) / kBlock) {
     list_ = reinterpret_cast<uint64_t*>(a_.scratch);
     other_ = list_ + blocks_ * kBlock;
     block_sum_ = reinterpret_cast<double*>(other_ + blocks_ * kBlock);
@@ -77,7 +77,7 @@ class Row {
   template <class T>
   void run() {
     const T* logits = static_cast<const T*>(a_.logits) + row_ * a_.stride;
-    bool greedy = !a_.do_sample || a_.temperature == 0.0f;
+    bool greedy = !o_.do_sample || o_.temperature == 0.0f;
     int64_t best = greedy ? largest(logits) : scale(logits);
     a_.status[row_] = kSampled;
     if (nan_) {
@@ -136,7 +136,7 @@ class Row {
   // x, the maxima of its blocks and of all.
   template <class T>
   int64_t scale(const T* logits) {
-    vf nan = zero(), by = set1(a_.temperature), low = set1(kInfinity);
+    vf nan = zero(), by = set1(o_.temperature), low = set1(kInfinity);
     for (int64_t b = 0; b < blocks_; ++b) {
       vf top = set1(-kInfinity);
       for (int i = 0; i < kBlock; i += kLanes) {
@@ -164,10 +164,10 @@ class Row {
 
   Kept keep() {
     Kept kept;
-    kept.min_weight = a_.min_p;
-    bool nucleus = a_.top_p < 1.0;
-    if (a_.top_k > 0 && a_.top_k < a_.vocab) {
-      int64_t n = list_largest(a_.top_k);
+    kept.min_weight = o_.min_p;
+    bool nucleus = o_.top_p < 1.0;
+    if (o_.top_k > 0 && o_.top_k < a_.vocab) {
+      int64_t n = list_largest(o_.top_k);
       kept.least = value_of(list_[0]);
       if (nucleus) drop_tail(0, n, 0.0, total_of(n), &kept);
     } else if (nucleus) {
@@ -218,7 +218,7 @@ class Row {
   // Of list_[begin, end), sorted, drops from the front while the dropped weights stay within their
   // share.
   void drop_tail(int64_t begin, int64_t end, double dropped, double total, Kept* kept) const {
-    double share = (1.0 - a_.top_p) * total;
+    double share = (1.0 - o_.top_p) * total;
     int64_t i = begin;
     for (; i + 1 < end; ++i) {
       dropped += weight_of(list_[i]);
@@ -249,7 +249,7 @@ class Row {
     }
     double total = 0.0, dropped = 0.0;
     for (int b = kBins - 1; b >= 0; --b) total += bin_[b];
-    double share = (1.0 - a_.top_p) * total;
+    double share = (1.0 - o_.top_p) * total;
     int crossed = kBins - 1;
     while (crossed > 0 && dropped + bin_[crossed] <= share) dropped += bin_[crossed--];
     int64_t n = 0;
@@ -287,7 +287,7 @@ class Row {
       total += block_sum_[b];
       if (block_sum_[b] > 0.0) block = b;  // the last that can be drawn
     }
-    double target = random_uniform(a_.seeds[row_], a_.counter) * total, sum = 0.0;
+    double target = random_uniform(a_.row[row_].seed, a_.row[row_].counter) * total, sum = 0.0;
     int64_t last = block;
     for (block = 0; block < last && sum + block_sum_[block] <= target; ++block)
       sum += block_sum_[block];
@@ -303,6 +303,7 @@ class Row {
   }
 
   const SampleArgs& a_;
+  const SampleOptions& o_;
   int64_t row_, blocks_;
   float max_ = -kInfinity, min_ = kInfinity;
   bool nan_ = false;
