@@ -84,8 +84,8 @@ struct RuleWork {
   float& at(int64_t token) {
     int32_t& slot = scratch.slot[size_t(token)];
     if (slot < 0) {
-      slot = int32_t(state.edits_.size());
       state.edits_.push_back({int32_t(token), now(token)});
+      slot = int32_t(state.edits_.size() - 1);
     }
     return state.edits_[size_t(slot)].logit;
   }
