@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 
 import torch
 from transformers import modeling_outputs
 
 from honed.generation.decoding import CACHE, plan_decoding
+from honed.generation.engine_loop import decode
+from honed.generation.options import TakesOptions
 from honed.hf.cache import HonedCache
 
 _classes: dict[type, type] = {}
@@ -45,7 +46,7 @@ def honed_class(base: type) -> type:
 
 def original_class(model) -> type:
     """The class that the model had before ``hone``."""
-    return type(model).__mro__[2] if isinstance(model, HonedModel) else type(model)
+    return type(model).__bases__[1] if isinstance(model, HonedModel) else type(model)
 
 
 def _restore(base: type):
@@ -53,7 +54,7 @@ def _restore(base: type):
     return made.__new__(made)
 
 
-class HonedModel:
+class HonedModel(TakesOptions):
     """Put before a transformers model class. Keeps one private attribute, ``_honed``, and no weights."""
 
     def __reduce_ex__(self, protocol):
@@ -88,7 +89,7 @@ class HonedModel:
     ):
         # transformers' generate() has resolved every option by now: what arrives here is what it would do.
         plan = plan_decoding(
-            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, len(input_ids)
         )
         given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
         plan = (
@@ -108,7 +109,15 @@ class HonedModel:
                 streamer=streamer,
                 **model_kwargs,
             )
-        return _decode(self, input_ids, plan, streamer, model_kwargs)
+        return decode(
+            self,
+            input_ids,
+            plan,
+            streamer,
+            model_kwargs[CACHE],
+            _whole(model_kwargs.get("position_ids"), input_ids),
+            _mask(model_kwargs.get("attention_mask")),
+        )
 
 
 def why_torch(model, given: dict) -> str | None:
@@ -296,41 +305,3 @@ def _mask(mask):
         return None
     real = mask if mask.dtype is torch.bool else mask != 0
     return None if bool(real.all()) else real.contiguous()
-
-
-def _decode(model, input_ids, plan, streamer, model_kwargs):
-    handle = model._honed
-    rows, length = input_ids.shape
-    limit = handle.binding.limit
-    room = plan.max_length - length
-    if plan.max_length > limit:
-        warnings.warn(
-            f"generate: max_length {plan.max_length} is more than the {limit} positions of the model; "
-            f"stops after {limit - length} new tokens",
-            stacklevel=4,
-        )
-        room = limit - length
-    seeds = torch.randint(0, 1 << 62, (rows,)).tolist() if plan.options["do_sample"] else [0] * rows
-    handle.calls += 1
-
-    def emit(tokens) -> bool:
-        # Also without a streamer: returning to Python at every token is what lets Ctrl-C through.
-        if streamer is not None:
-            streamer.put(torch.tensor(tokens))
-        return False
-
-    cache = model_kwargs[CACHE]
-    out = handle.engine.generate(
-        cache.open(handle, rows, length + room),
-        input_ids.to(torch.int64).contiguous(),
-        _whole(model_kwargs.get("position_ids"), input_ids),
-        _mask(model_kwargs.get("attention_mask")),
-        room,
-        plan.stop,
-        plan.pad,
-        {**plan.options, "seeds": seeds},
-        emit,
-    )
-    if streamer is not None:
-        streamer.end()
-    return out.to(input_ids.dtype)
