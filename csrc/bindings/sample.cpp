@@ -3,12 +3,14 @@
 
 #include <pybind11/stl.h>
 
+#include "bindings/_token_rules.h"
 #include "bindings/caster.h"
 #include "core/check.h"
 
 namespace honed::bindings {
 
 void bind_sample(py::module_& m) {
+  bind_token_rules(m);
   m.def(
       "sample",
       [](const Tensor& logits, float temperature, int64_t top_k, double top_p, double min_p,
