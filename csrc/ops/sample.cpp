@@ -2,6 +2,8 @@
 #include "ops/sample.h"
 
 #include <cmath>
+#include <limits>
+#include <string>
 #include <vector>
 
 #include "core/arena.h"
@@ -10,23 +12,50 @@
 
 namespace honed {
 
+namespace {
+// Refuses a number outside of [low, high]; (low, high] where `open`.
+void check_number(int64_t row, const char* name, double value, double low, double high, bool open) {
+  bool above = open ? value > low : value >= low;
+  HONED_CHECK(above && value <= high && std::isfinite(value), "sample: ", name, " of row ", row,
+              " is ", value, ", expected a ", std::isfinite(high) ? "number" : "finite number",
+              open ? " above " : " of at least ", low,
+              std::isfinite(high) ? " and at most " + std::to_string(int(high)) : "");
+}
+}  // namespace
+
 int64_t sample_scratch_floats(int64_t vocab) {
-  constexpr int64_t kBlock = 32, kBins = 2048;  // as in the kernel
-  int64_t blocks = (vocab + kBlock - 1) / kBlock;
-  // two lists of 8-byte entries, block sums and bins in f64, x, block maxima
-  return blocks * kBlock * 5 + blocks * 3 + kBins * 2;
+  constexpr int64_t kBlock = 32;  // as in the kernel
+  auto padded = [](int64_t n) { return (n + kBlock - 1) / kBlock * kBlock; };
+  // block maxima and first edits; weights, keys and their weights (8 bytes), x, indices
+  return 2 * padded(padded(vocab) / kBlock) + 8 * (padded(vocab) + kBlock);
 }
 
 void check_sample_options(const SampleRow* row, int64_t rows) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (int64_t i = 0; i < rows; ++i) {
     const SampleOptions& o = row[i].options;
-    HONED_CHECK(std::isfinite(o.temperature) && o.temperature >= 0.0f, "sample: temperature is ",
-                o.temperature, ", expected a finite number of at least 0");
-    HONED_CHECK(o.top_k >= 0, "sample: top_k is ", o.top_k, ", expected at least 0 (0: off)");
-    HONED_CHECK(o.top_p > 0.0 && o.top_p <= 1.0, "sample: top_p is ", o.top_p,
-                ", expected a number in (0, 1]");
-    HONED_CHECK(o.min_p >= 0.0 && o.min_p <= 1.0, "sample: min_p is ", o.min_p,
-                ", expected a number in [0, 1]");
+    check_number(i, "temperature", o.temperature, 0, kInfinity, false);
+    check_number(i, "dynatemp_range", o.dynatemp_range, 0, kInfinity, false);
+    check_number(i, "dynatemp_exponent", o.dynatemp_exponent, 0, kInfinity, false);
+    check_number(i, "top_n_sigma", o.top_n_sigma, 0, kInfinity, false);
+    check_number(i, "top_h", o.top_h, 0, 1, false);
+    HONED_CHECK(o.top_k >= 0, "sample: top_k of row ", i, " is ", o.top_k,
+                ", expected at least 0 (0: off)");
+    check_number(i, "top_p", o.top_p, 0, 1, true);
+    check_number(i, "min_p", o.min_p, 0, 1, false);
+    check_number(i, "typical_p", o.typical_p, 0, 1, true);
+    check_number(i, "epsilon_cutoff", o.epsilon_cutoff, 0, 1, false);
+    check_number(i, "eta_cutoff", o.eta_cutoff, 0, 1, false);
+    check_number(i, "xtc_probability", o.xtc_probability, 0, 1, false);
+    check_number(i, "xtc_threshold", o.xtc_threshold, 0, 1, false);
+    HONED_CHECK(o.min_tokens_to_keep >= 1, "sample: min_tokens_to_keep of row ", i, " is ",
+                o.min_tokens_to_keep, ", expected at least 1");
+    HONED_CHECK(o.mirostat >= 0 && o.mirostat <= 2, "sample: mirostat of row ", i, " is ",
+                o.mirostat, ", expected 0 (off), 1 or 2");
+    HONED_CHECK(o.mirostat == 0 || row[i].mirostat_mu, "sample: row ", i,
+                " has mirostat and no mu, expected one");
+    check_number(i, "mirostat_tau", o.mirostat_tau, 0, kInfinity, false);
+    check_number(i, "mirostat_eta", o.mirostat_eta, 0, kInfinity, false);
   }
 }
 
