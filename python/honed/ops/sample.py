@@ -60,7 +60,7 @@ def sample(
     - ``epsilon_cutoff``: ``p >= epsilon_cutoff``;
     - ``eta_cutoff``: ``p >= min(eta_cutoff, sqrt(eta_cutoff) * exp(-H))``;
     - ``xtc_probability``: so often, all tokens of ``p >= xtc_threshold`` but the least likely of them are
-    dropped;
+      dropped;
     - ``mirostat`` 1 or 2: replaces all of these. The tokens that keep the surprise ``-log2 p`` near
       ``mirostat_tau``: 1 by a top-k from the Zipf exponent of the 100 likeliest, 2 those of surprise at most
       ``mu``; then ``mu -= mirostat_eta * (surprise - mirostat_tau)``.
@@ -74,15 +74,15 @@ def sample(
         logits: ``(B, V)``, float32, float16 or bfloat16; a torch tensor or NumPy array. No gradient flows.
         temperature: at least 0; 0 takes the largest logit, as ``do_sample=False`` does: the first of them.
         top_k, dynatemp_range, top_n_sigma, top_h, min_p, epsilon_cutoff, eta_cutoff, xtc_probability,
-        mirostat: 0 is off. top_p, typical_p: 1 is off. Every option may be a sequence with a value a row.
+            mirostat: 0 is off. top_p, typical_p: 1 is off. Every option may be a sequence with a value a row.
         seeds: ``B`` whole numbers; ``u`` of a row is ``honed._core.random_uniform(seed, counter)``, so a
             row's token depends on its own logits, options and seed only. ``None`` draws seeds from torch's
             generator. XTC has uniform numbers of its own from the same seed and counter.
         counter: the number of the draw, of all rows or one a row; raise it by one a step.
         mirostat_mu: ``(B,)`` float64, read and written; ``None`` starts at ``2 * mirostat_tau``.
         history: ``(B, T)`` int64 or ``B`` lists: the tokens so far, which the rules read.
-        allowed: the tokens that may be chosen: bool ``(B, V)``, or int32 ``(B, ceil(V / 32))`` with bit ``t %
-            32`` of word ``t // 32`` for token ``t``, as grammar libraries make them.
+        allowed: the tokens that may be chosen: bool ``(B, V)``, or int32 ``(B, ceil(V / 32))`` with bit
+            ``t % 32`` of word ``t // 32`` for token ``t``, as grammar libraries make them.
         return_logprobs: also the log-probability of each token. top_logprobs: also those of the so many
             likeliest tokens (ties: lower index first; -1 and -inf where there are fewer).
         processed_logprobs: of the kept tokens after all steps; otherwise ``log_softmax(logits)``.
@@ -102,8 +102,8 @@ def sample(
         these is asked for. A row with +inf gives the first +inf.
 
     Raises:
-        ValueError: NaN logits (row and index are named), a row of -inf only, options out of range. TypeError:
-        a type without a kernel, an unknown option.
+        ValueError: NaN logits (row and index are named), a row of -inf only, options out of range.
+        TypeError: a type without a kernel. An unknown option is a ValueError that names it.
 
     Source: transformers' logits processors; Holtzman et al., https://arxiv.org/abs/1904.09751 (top-p); Nguyen
     et al., https://arxiv.org/abs/2407.01082 (min-p); Meister et al., https://arxiv.org/abs/2202.00666
