@@ -88,6 +88,7 @@ class HonedModel(TakesOptions):
         **model_kwargs,
     ):
         # transformers' generate() has resolved every option by now: what arrives here is what it would do.
+        model_kwargs.pop("tokenizer", None)  # of stop_strings, which are among the criteria
         plan = plan_decoding(
             logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, len(input_ids)
         )
