@@ -59,15 +59,18 @@ class Dry(_Rule):
 
 
 class Allowed(LogitsProcessor):
-    """-inf for what a mask source (``honed.generation.grammar``) does not allow after the tokens so far."""
+    """-inf for what a grammar (``honed.generation.grammar``) does not allow. For one ``generate``.
+
+    ``source``: its ``session()`` has ``mask(input_ids, vocab)``, as here.
+    """
 
     def __init__(self, source):
-        self.source = source
+        self._session = source.session()
         self._native = None
 
     def mask(self, input_ids: torch.Tensor, vocab: int) -> torch.Tensor:
         """int32 words (B, ceil(vocab / 32)), token t in bit t % 32."""
-        return self.source.mask(input_ids, vocab)
+        return self._session.mask(input_ids, vocab)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if self._native is None or self._native[0] != len(scores):
