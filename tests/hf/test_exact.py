@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from tests.hf.conftest import MODELS, VOCABULARY, close, make, on_engine, pair, prompt
-from transformers import DynamicCache, TextIteratorStreamer, pipeline
+from transformers import DynamicCache, LogitsProcessor, TextIteratorStreamer, pipeline
 from transformers.generation.streamers import BaseStreamer
 
 import honed
