@@ -1,0 +1,85 @@
+"""What transformers' decoding loops do around the choice of a token: records, padding, streaming, stopping."""
+
+from __future__ import annotations
+
+import torch
+from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
+
+from honed.generation.decoding import CACHE
+
+
+class Loop:
+    """The tokens so far, which rows go on, and what ``generate`` was asked to return.
+
+    Raises ValueError for what a strategy here has not: attentions and hidden states among the results.
+    """
+
+    def __init__(self, name, model, input_ids, processors, criteria, config, streamer):
+        self.ids = input_ids
+        self._model = model
+        self._processors = processors
+        self._criteria = criteria
+        self._config = config
+        self._streamer = streamer
+        pad = getattr(config, "_pad_token_tensor", None)
+        self._pad = 0 if pad is None else int(torch.as_tensor(pad).reshape(-1)[0])
+        self._going = torch.ones(len(input_ids), dtype=torch.bool)
+        dictionary = config.return_dict_in_generate
+        self._scores = [] if dictionary and config.output_scores else None
+        self._logits = [] if dictionary and config.output_logits else None
+        for option in ("output_attentions", "output_hidden_states"):
+            if dictionary and getattr(config, option):
+                raise ValueError(f"{name}: {option} is set, expected not: this strategy does not keep them")
+
+    @property
+    def room(self) -> int:
+        """Tokens below the maximum length."""
+        return self._config.max_length - self.ids.shape[1]
+
+    def process(self, logits: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
+        """The processors' scores for float32 ``logits`` (B, V) after the tokens ``before`` (all so far)."""
+        if not len(self._processors):
+            return logits
+        return self._processors(self.ids if before is None else before, logits.clone())
+
+    def record(self, logits: torch.Tensor, scores: torch.Tensor) -> None:
+        """Keeps one step's (B, V) logits and scores, where asked for."""
+        if self._logits is not None:
+            self._logits.append(logits.clone())
+        if self._scores is not None:
+            self._scores.append(scores.clone())
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """The best token of each row, or one drawn."""
+        if not self._config.do_sample:
+            return scores.argmax(-1)
+        return torch.multinomial(scores.softmax(-1), 1)[:, 0]
+
+    def push(self, tokens: torch.Tensor) -> bool:
+        """Appends tokens (B,) or, to one row, (1, n); True while any row goes on."""
+        tokens = tokens.to(self.ids.dtype)
+        if tokens.dim() == 1:
+            tokens = torch.where(self._going, tokens, self._pad)
+        if self._streamer is not None:
+            self._streamer.put(tokens.cpu())
+        self.ids = torch.cat((self.ids, tokens if tokens.dim() == 2 else tokens[:, None]), dim=1)
+        scores = None if self._scores is None else tuple(self._scores)
+        self._going &= ~self._criteria(self.ids, scores)
+        return bool(self._going.any())
+
+    def result(self, cache, model_kwargs: dict):
+        if self._streamer is not None:
+            self._streamer.end()
+        if not self._config.return_dict_in_generate:
+            return self.ids
+        found = {
+            "sequences": self.ids,
+            "scores": None if self._scores is None else tuple(self._scores),
+            "logits": None if self._logits is None else tuple(self._logits),
+            CACHE: cache,
+        }
+        return (
+            GenerateEncoderDecoderOutput(**found)
+            if self._model.config.is_encoder_decoder
+            else GenerateDecoderOnlyOutput(**found)
+        )
