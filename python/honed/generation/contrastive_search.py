@@ -44,6 +44,7 @@ def contrastive_search(
     )
     alpha, rows = generation_config.penalty_alpha, len(input_ids)
     stepper = stepper_for(model, input_ids, model_kwargs, generation_config.max_length)
+    loop.keep_below(stepper.limit)
     logits, hidden = stepper(input_ids[:, stepper.length :], hidden=True)
     past = _Past(hidden, _real(model, model_kwargs, hidden), loop.room)
     top_k = min(generation_config.top_k, logits.shape[-1])

@@ -43,11 +43,10 @@ def dola(
     """
     if model.config.is_encoder_decoder:
         raise ValueError("dola: the model is an encoder-decoder, expected a decoder")
-    loop = Loop(
-        "dola", model, input_ids, logits_processor, stopping_criteria, generation_config, streamer
-    )
+    loop = Loop("dola", model, input_ids, logits_processor, stopping_criteria, generation_config, streamer)
     layers = candidate_layers(generation_config.dola_layers, model.config.get_text_config())
     stepper = stepper_for(model, input_ids, model_kwargs, generation_config.max_length)
+    loop.keep_below(stepper.limit)
     new = input_ids[:, stepper.length :]
     while True:
         logits, exits = stepper(new, exits=layers)

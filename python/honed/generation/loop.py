@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
@@ -16,6 +18,7 @@ class Loop:
 
     def __init__(self, name, model, input_ids, processors, criteria, config, streamer):
         self.ids = input_ids
+        self.end = config.max_length
         self._model = model
         self._processors = processors
         self._criteria = criteria
@@ -31,10 +34,20 @@ class Loop:
             if dictionary and getattr(config, option):
                 raise ValueError(f"{name}: {option} is set, expected not: this strategy does not keep them")
 
+    def keep_below(self, limit: int | None) -> None:
+        """Stops at ``limit`` tokens, and says so, where more were asked for."""
+        if limit is not None and self.end > limit:
+            warnings.warn(
+                f"generate: max_length {self.end} is more than the {limit} positions of the model; stops "
+                f"after {limit - self.ids.shape[1]} new tokens",
+                stacklevel=5,
+            )
+            self.end = limit
+
     @property
     def room(self) -> int:
         """Tokens below the maximum length."""
-        return self._config.max_length - self.ids.shape[1]
+        return self.end - self.ids.shape[1]
 
     def process(self, logits: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
         """The processors' scores for float32 ``logits`` (B, V) after the tokens ``before`` (all so far)."""
@@ -65,7 +78,7 @@ class Loop:
         self.ids = torch.cat((self.ids, tokens if tokens.dim() == 2 else tokens[:, None]), dim=1)
         scores = None if self._scores is None else tuple(self._scores)
         self._going &= ~self._criteria(self.ids, scores)
-        return bool(self._going.any())
+        return bool(self._going.any()) and self.room > 0
 
     def result(self, cache, model_kwargs: dict):
         if self._streamer is not None:
