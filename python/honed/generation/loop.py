@@ -1,4 +1,4 @@
-"""What transformers' decoding loops do around the choice of a token: records, padding, streaming, stopping."""
+"""What a decoding loop does around the choice of a token: records, padding, streaming, stopping."""
 
 from __future__ import annotations
 
@@ -66,16 +66,14 @@ class Loop:
         """The best token of each row, or one drawn."""
         if not self._config.do_sample:
             return scores.argmax(-1)
-        return torch.multinomial(scores.softmax(-1), 1)[:, 0]
+        return draw(scores.softmax(-1))
 
     def push(self, tokens: torch.Tensor) -> bool:
-        """Appends tokens (B,) or, to one row, (1, n); True while any row goes on."""
-        tokens = tokens.to(self.ids.dtype)
-        if tokens.dim() == 1:
-            tokens = torch.where(self._going, tokens, self._pad)
+        """Appends a token a row (B,), padding to finished rows; True while any row goes on."""
+        tokens = torch.where(self._going, tokens.to(self.ids.dtype), self._pad)
         if self._streamer is not None:
             self._streamer.put(tokens.cpu())
-        self.ids = torch.cat((self.ids, tokens if tokens.dim() == 2 else tokens[:, None]), dim=1)
+        self.ids = torch.cat((self.ids, tokens[:, None]), dim=1)
         scores = None if self._scores is None else tuple(self._scores)
         self._going &= ~self._criteria(self.ids, scores)
         return bool(self._going.any()) and self.room > 0
@@ -96,3 +94,10 @@ class Loop:
             if self._model.config.is_encoder_decoder
             else GenerateDecoderOnlyOutput(**found)
         )
+
+
+def draw(chances: torch.Tensor) -> torch.Tensor:
+    """A token of each row (B,), drawn by its probabilities (B, V), which need not sum to 1."""
+    below = chances.cumsum(-1, dtype=torch.float64)
+    at = torch.rand(len(chances), 1, dtype=torch.float64) * below[:, -1:]
+    return torch.searchsorted(below, at, right=True)[:, 0].clamp_(max=chances.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""generate() of a honed model: transformers' own, with the strategies that it dropped or that honed does better."""
+"""generate() of a honed model: transformers' own, and the strategies that it dropped."""
 
 from __future__ import annotations
 
