@@ -148,7 +148,10 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
                            d.head_dim,
                            width,
                            s.cache.keys(index),
-                           s.cache.row_stride(),
+                           s.cache.table(),
+                           s.cache.table_stride(),
+                           Cache::kPage,
+                           s.cache.page_stride(),
                            s.cache.head_stride(),
                            s.cache.length(),
                            s.cache.dtype()};
@@ -169,7 +172,7 @@ AttentionArgs attention_args(const Step& s, int64_t index) {
   a.v = s.cache.values(index);
   a.out = s.buffers.attention;
   int64_t q[3] = {time * width, d.head_dim, width};
-  int64_t kv[3] = {s.cache.row_stride(), s.cache.head_stride(), d.head_dim};
+  int64_t kv[3] = {s.cache.page_stride(), s.cache.head_stride(), d.head_dim};
   int64_t out[3] = {time * d.q_size(), d.head_dim, d.q_size()};
   std::copy(q, q + 3, a.q_stride);
   std::copy(kv, kv + 3, a.k_stride);
@@ -187,6 +190,9 @@ AttentionArgs attention_args(const Step& s, int64_t index) {
   a.softcap = d.attention_softcap;
   a.window_left = kNoWindow;
   a.offset = s.cache.length();
+  a.block_table = s.cache.table();
+  a.block_table_stride = s.cache.table_stride();
+  a.page = Cache::kPage;
   a.key_mask = s.tokens.mask;
   a.key_mask_stride = s.mask_stride;
   a.partial = s.buffers.partial;
@@ -373,7 +379,7 @@ void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t kee
   int64_t vocab = model.description.vocab_size;
   int64_t step = std::max<int64_t>(1, kChunkRows / tokens.batch), before = cache.length();
   int64_t first_kept = tokens.time - keep;
-  cache.reserve(before + tokens.time);
+  cache.open(tokens.time);
   std::vector<int64_t> ids, positions;
   for (int64_t t = 0; t < tokens.time; t += step) {
     int64_t time = std::min(step, tokens.time - t);
