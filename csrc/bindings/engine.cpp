@@ -169,12 +169,12 @@ py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
   if (keep <= 0 || keep > prompt.tokens.time) keep = prompt.tokens.time;
   int64_t shape[] = {prompt.tokens.batch, keep, engine.model.description.vocab_size};
   NewTensor logits = empty(ids, shape, DType::f32);
-  auto run = [&](const engine::HiddenStates* hidden) {
+  auto run = [&](const engine::HiddenStates& hidden) {
     py::gil_scoped_release released;
     engine::forward(engine.model, cache, prompt.tokens, keep, logits.view.as<float>(), hidden);
   };
   if (states.empty()) {
-    run(nullptr);
+    run({});
     return logits.object;
   }
   if (hidden_keep <= 0 || hidden_keep > prompt.tokens.time) hidden_keep = prompt.tokens.time;
@@ -183,7 +183,8 @@ py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
                             engine.model.description.hidden_size};
   NewTensor hidden = empty(ids, hidden_shape, DType::f32);
   engine::HiddenStates asked{states.data(), count, hidden_keep, hidden.view.as<float>()};
-  run(&asked);
+  asked.check(engine.model.description, prompt.tokens.time);
+  run(asked);
   return py::make_tuple(logits.object, hidden.object);
 }
 

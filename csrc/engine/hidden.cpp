@@ -18,7 +18,7 @@ void HiddenStates::check(const Description& d, int64_t time) const {
 }
 
 void take_hidden(const HiddenStates& asked, const Model& model, const Crew& crew, int64_t state,
-                 const float* x, int64_t batch, int64_t time, int64_t start) {
+                 const float* x, int64_t batch, int64_t time) {
   const Description& d = model.description;
   const NormWeight& norm = model.final_norm;
   const float* bias = norm.bias.empty() ? nullptr : norm.bias.data();
@@ -26,7 +26,7 @@ void take_hidden(const HiddenStates& asked, const Model& model, const Crew& crew
   for (int64_t i = 0; i < asked.count; ++i) {
     if (asked.states[i] != state) continue;
     for (int64_t r = crew.begin(batch * time); r < crew.end(batch * time); ++r) {
-      int64_t b = r / time, at = start + r % time;
+      int64_t b = r / time, at = asked.start + r % time;
       if (at < 0) continue;
       const float* from = x + r * c;
       float* to = asked.out + ((i * batch + b) * asked.keep + at) * c;

@@ -40,8 +40,7 @@ struct Step {
   int64_t keep;  // last positions to make logits for
   float* logits;
   int64_t logits_stride;  // of a batch row, in positions
-  const HiddenStates* hidden;
-  int64_t hidden_start;  // the chunk's first position among those kept
+  HiddenStates hidden;
   Buffers buffers;
   Cursors cursors;
 
@@ -284,19 +283,13 @@ void add(Crew& crew, Step& s, const PackedView& w, const float* from, void* rows
   multiply(crew, w, ready, s.rows(), Activation::none, s.buffers.x, s.buffers.x, d.hidden_size);
 }
 
-void take(Crew& crew, Step& s, int64_t state) {
-  if (s.hidden)
-    take_hidden(*s.hidden, s.model, crew, state, s.buffers.x, s.tokens.batch, s.tokens.time,
-                s.hidden_start);
-}
-
 void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
   const Description& d = s.model.description;
   bool own = s.rows() <= kOwnRows;
   void* rows = own ? own_rows : s.buffers.rows;
   float* h = own ? own_h : s.buffers.h;
   embed(crew, s);
-  take(crew, s, 0);
+  take_hidden(s.hidden, s.model, crew, 0, s.buffers.x, s.tokens.batch, s.tokens.time);
   for (int64_t index = 0; index < d.num_layers; ++index) {
     const Layer& layer = s.model.layers[size_t(index)];
     const NormWeight& second =
@@ -311,7 +304,7 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
     add(crew, s, layer.attention_out->view(), s.buffers.attention, rows);
     if (!d.parallel_residual) mlp(crew, s, layer, second, rows, h);
     add(crew, s, layer.down->view(), s.buffers.mlp, rows);
-    take(crew, s, index + 1);
+    take_hidden(s.hidden, s.model, crew, index + 1, s.buffers.x, s.tokens.batch, s.tokens.time);
   }
   if (s.keep > 0) finish(crew, s, own_rows, own_h);
 }
@@ -373,9 +366,8 @@ void check(const Model& model, const Cache& cache, const Tokens& tokens, int64_t
 }  // namespace
 
 void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits,
-             const HiddenStates* hidden) {
+             HiddenStates hidden) {
   check(model, cache, tokens, keep);
-  if (hidden) hidden->check(model.description, tokens.time);
   int64_t vocab = model.description.vocab_size;
   int64_t step = std::max<int64_t>(1, kChunkRows / tokens.batch), before = cache.length();
   int64_t first_kept = tokens.time - keep;
@@ -397,8 +389,8 @@ void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t kee
     }
     int64_t kept = std::clamp<int64_t>(t + time - first_kept, 0, time);
     float* to = kept ? logits + (t + time - kept - first_kept) * vocab : nullptr;
-    int64_t start = hidden ? t - (tokens.time - hidden->keep) : 0;
-    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, hidden, start, {}, {}};
+    hidden.start = t - (tokens.time - hidden.keep);
+    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, hidden, {}, {}};
     run_chunk(s);
   }
 }

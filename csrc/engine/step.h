@@ -13,9 +13,9 @@ struct Tokens {
   int64_t batch, time;
 };
 
-// logits: (B, keep, V) of the last `keep` positions. `hidden`, where given, is written too. Checks
+// logits: (B, keep, V) of the last `keep` positions. `hidden`, checked, is written too. Checks
 // ids, positions and lengths; throws ValueError before anything is changed.
 void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits,
-             const HiddenStates* hidden = nullptr);
+             HiddenStates hidden = {});
 
 }  // namespace honed::engine
