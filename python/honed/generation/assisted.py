@@ -107,7 +107,7 @@ def assisted_decoding(
                 break
         stepper.crop(loop.ids.shape[1] - 1)
     draft.finish()
-    return loop.result(stepper.cache, model_kwargs)
+    return loop.result(stepper.cache)
 
 
 def _why_not(model, input_ids, processors, config, assistant, assistant_tokenizer, model_kwargs):

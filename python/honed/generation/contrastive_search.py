@@ -16,6 +16,7 @@ def contrastive_search(
     generation_config,
     synced_gpus=False,
     streamer=None,
+    tokenizer=None,
     **model_kwargs,
 ):
     """Of the ``top_k`` likeliest tokens the one with the largest
@@ -63,7 +64,7 @@ def contrastive_search(
         going = loop.push(candidates.gather(1, best[:, None])[:, 0])
         stepper.reorder(spread_best)
         if not going:
-            return loop.result(stepper.cache, model_kwargs)
+            return loop.result(stepper.cache)
         logits = logits[spread_best]
 
 

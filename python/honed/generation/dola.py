@@ -21,6 +21,7 @@ def dola(
     generation_config,
     synced_gpus=False,
     streamer=None,
+    tokenizer=None,
     **model_kwargs,
 ):
     """Scores ``log p(token) - log q(token)`` for the tokens with ``p >= 0.1 * max p``, minus infinity for the
@@ -54,7 +55,7 @@ def dola(
         scores = loop.process(logits)
         loop.record(logits, scores)
         if not loop.push(loop.choose(scores)):
-            return loop.result(stepper.cache, model_kwargs)
+            return loop.result(stepper.cache)
         new = loop.ids[:, -1:]
 
 

@@ -78,7 +78,7 @@ class Loop:
         self._going &= ~self._criteria(self.ids, scores)
         return bool(self._going.any()) and self.room > 0
 
-    def result(self, cache, model_kwargs: dict):
+    def result(self, cache):
         if self._streamer is not None:
             self._streamer.end()
         if not self._config.return_dict_in_generate:

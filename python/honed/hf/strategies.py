@@ -34,8 +34,10 @@ class HonedGeneration:
 
     def _extract_generation_mode_kwargs(self, custom_generate, *others):
         # transformers gives a callable no streamer and no tokenizer; ours take what its own methods take.
-        ours = getattr(custom_generate, "__module__", "").startswith("honed.generation.")
-        return super()._extract_generation_mode_kwargs(None if ours else custom_generate, *others)
+        if not getattr(custom_generate, "__module__", "").startswith("honed.generation."):
+            return super()._extract_generation_mode_kwargs(custom_generate, *others)
+        found = super()._extract_generation_mode_kwargs(None, *others)
+        return {name: value for name, value in found.items() if not name.startswith("assistant_")}
 
     def _assisted_decoding(self, input_ids, **options):
         from honed.generation.assisted import assisted_decoding
