@@ -7,12 +7,7 @@ import importlib
 
 from transformers import GenerationMixin
 
-# The strategy that an option asks for: its module in honed.generation and its name there.
-_CONTRASTIVE = ("contrastive_search", "contrastive_search")
-_DOLA = ("dola", "dola")
-_GROUPS = ("beam_search", "group_beam_search")
-_CONSTRAINED = ("beam_search", "constrained_beam_search")
-_GUIDANCE = ("guidance", "guidance")
+# A strategy is the function honed.generation.<name>.<name>. The options that may ask for one:
 _OPTIONS = (
     "penalty_alpha",
     "dola_layers",
@@ -111,20 +106,19 @@ def _strategy(value):
     beams, sample = value("num_beams") or 1, bool(value("do_sample"))
     found = None
     if value("constraints") is not None or value("force_words_ids") is not None:
-        found = _CONSTRAINED
+        found = "constrained_beam_search"
     elif beams > 1:
         if (value("num_beam_groups") or 1) > 1:
-            found = _GROUPS
+            found = "group_beam_search"
     elif value("dola_layers") is not None:
-        found = _DOLA
+        found = "dola"
     elif not sample and (value("penalty_alpha") or 0) > 0 and _top_k(value) > 1:
-        found = _CONTRASTIVE
+        found = "contrastive_search"
     elif (value("guidance_scale") or 1) != 1:
-        found = _GUIDANCE
+        found = "guidance"
     if found is None:
         return None
-    module, name = found
-    return getattr(importlib.import_module(f"honed.generation.{module}"), name)
+    return getattr(importlib.import_module(f"honed.generation.{found}"), found)
 
 
 def _top_k(value) -> int:
