@@ -167,17 +167,30 @@ struct Prompt {
 };
 
 py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
-                   const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep) {
+                   const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep,
+                   const std::vector<int64_t>& states, int64_t hidden_keep) {
   engine::CacheUse use(cache);
   Prompt prompt(cache, ids, positions, mask);
   if (keep <= 0 || keep > prompt.tokens.time) keep = prompt.tokens.time;
   int64_t shape[] = {prompt.tokens.batch, keep, engine.model.description.vocab_size};
   NewTensor logits = empty(ids, shape, DType::f32);
-  {
+  auto run = [&](const engine::HiddenStates& hidden) {
     py::gil_scoped_release released;
-    engine::forward(engine.model, cache, prompt.tokens, keep, logits.view.as<float>());
+    engine::forward(engine.model, cache, prompt.tokens, keep, logits.view.as<float>(), hidden);
+  };
+  if (states.empty()) {
+    run({});
+    return logits.object;
   }
-  return logits.object;
+  if (hidden_keep <= 0 || hidden_keep > prompt.tokens.time) hidden_keep = prompt.tokens.time;
+  int64_t count = int64_t(states.size());
+  int64_t hidden_shape[] = {count, prompt.tokens.batch, hidden_keep,
+                            engine.model.description.hidden_size};
+  NewTensor hidden = empty(ids, hidden_shape, DType::f32);
+  engine::HiddenStates asked{states.data(), count, hidden_keep, hidden.view.as<float>()};
+  asked.check(engine.model.description, prompt.tokens.time);
+  run(asked);
+  return py::make_tuple(logits.object, hidden.object);
 }
 
 // Every row's sampling options: one dict for all, or one a row.
@@ -339,8 +352,12 @@ void bind_engine(py::module_& m) {
   py::classh<Engine>(m, "Engine", "A decoder-only transformer.")
       .def(py::init<const py::dict&, const py::dict&>(), py::arg("description"), py::arg("weights"))
       .def_property_readonly("nbytes", [](const Engine& engine) { return engine.model.bytes(); })
-      .def("forward", &forward, "Logits of the last `keep` positions (0: all).", py::arg("cache"),
-           py::arg("ids"), py::arg("positions"), py::arg("mask"), py::arg("keep"))
+      .def(
+          "forward", &forward,
+          "Logits of the last `keep` positions (0: all); with `hidden` also those hidden states of "
+          "the last `hidden_keep` positions.",
+          py::arg("cache"), py::arg("ids"), py::arg("positions"), py::arg("mask"), py::arg("keep"),
+          py::arg("hidden") = std::vector<int64_t>(), py::arg("hidden_keep") = 0)
       .def("generate", &generate, "Prompt and new tokens.", py::arg("cache"), py::arg("ids"),
            py::arg("positions"), py::arg("mask"), py::arg("max_new_tokens"), py::arg("stop"),
            py::arg("pad"), py::arg("options"), py::arg("callback"));

@@ -10,8 +10,8 @@ from transformers import modeling_outputs
 
 from honed.generation.decoding import CACHE, plan_decoding
 from honed.generation.engine_loop import decode
-from honed.generation.options import TakesOptions
 from honed.hf.cache import HonedCache
+from honed.hf.strategies import HonedGeneration, made_class
 
 _classes: dict[type, type] = {}
 
@@ -31,22 +31,8 @@ def honed_class(base: type) -> type:
         def forward(self, *args, **kwargs):
             return _forward(self, original, names, args, kwargs)
 
-        _classes[base] = type(
-            base.__name__,
-            (HonedModel, base),
-            {
-                "__module__": base.__module__,
-                "__qualname__": base.__qualname__,
-                "__doc__": base.__doc__,
-                "forward": forward,
-            },
-        )
+        _classes[base] = made_class(HonedModel, base, forward=forward)
     return _classes[base]
-
-
-def original_class(model) -> type:
-    """The class that the model had before ``hone``."""
-    return type(model).__bases__[1] if isinstance(model, HonedModel) else type(model)
 
 
 def _restore(base: type):
@@ -54,12 +40,12 @@ def _restore(base: type):
     return made.__new__(made)
 
 
-class HonedModel(TakesOptions):
+class HonedModel(HonedGeneration):
     """Put before a transformers model class. Keeps one private attribute, ``_honed``, and no weights."""
 
     def __reduce_ex__(self, protocol):
         # The class is made at run time: copies and pickles name the original one.
-        return _restore, (original_class(self),), self.__dict__
+        return _restore, (self._honed_base,), self.__dict__
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         handle = self._honed
@@ -134,9 +120,7 @@ def why_torch(model, given: dict) -> str | None:
         return "autocast is on"
     past = given.get(CACHE)
     ids = given.get("input_ids")
-    step = (
-        isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
-    )
+    step = isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None
     if not handle.ready(model, thorough=not step):
         return handle.reason
     reason = _odd_argument(model, given)
