@@ -1,0 +1,203 @@
+// The tokens that are still kept, in vocabulary order: x, index and, when a filter asks, weight.
+#pragma once
+#include "cpu/kernels/sample_logits.h"
+
+HONED_BEGIN_LEVEL
+namespace {
+
+// Keeps x > least, and of x == least all but the `skip` first.
+struct Cut {
+  float least = -kInfinity;
+  int64_t skip = 0;
+};
+HONED_INLINE Cut lower_of(Cut a, Cut b) {
+  if (a.least != b.least) return a.least < b.least ? a : b;
+  return {a.least, a.skip < b.skip ? a.skip : b.skip};
+}
+
+class Tokens {
+ public:
+  Tokens(float* scratch, int64_t vocab) {
+    int64_t room = padded(vocab) + kBlock;
+    weight_ = reinterpret_cast<double*>(scratch);
+    list_ = {reinterpret_cast<int64_t*>(weight_ + room), weight_ + 2 * room, 0};
+    x_ = reinterpret_cast<float*>(weight_ + 3 * room);
+    id_ = reinterpret_cast<int32_t*>(x_ + room);
+  }
+
+  int64_t count() const { return count_; }
+  float x(int64_t i) const { return x_[i]; }
+  int64_t id(int64_t i) const { return id_[i]; }
+  double weight(int64_t i) const { return weight_[i]; }
+  double block_weight(int64_t i) const { return sum_block(weight_ + i); }  // from i, of kBlock
+  double total() const { return total_; }
+  float top() const { return top_; }
+
+  // Every token.
+  template <class T>
+  void take_all(const Logits<T>& logits, float temperature) {
+    vf by = set1(temperature);
+    for (int64_t b = 0; b < logits.blocks(); ++b) {
+      float* x = x_ + b * kBlock;
+      logits.block(b, x);
+      for (int i = 0; i < kBlock; ++i) id_[b * kBlock + i] = int32_t(b * kBlock + i);
+      if (temperature == 1.0f) continue;
+      for (int i = 0; i < kBlock; i += kLanes) store(x + i, load(x + i) / by);
+    }
+    begin(logits.vocab(), logits.largest() / temperature);
+  }
+
+  // The tokens whose logit is at least `least`.
+  template <class T>
+  void take_from(const Logits<T>& logits, float temperature, float least) {
+    alignas(64) float y[kBlock];
+    int64_t n = 0;
+    for (int64_t b = 0; b < logits.blocks(); ++b) {
+      if (logits.block_max(b) < least) continue;
+      logits.block(b, y);
+      for (int i = 0; i < kBlock; ++i) {
+        x_[n] = y[i];
+        id_[n] = int32_t(b * kBlock + i);
+        n += y[i] >= least;
+      }
+    }
+    vf by = set1(temperature);
+    for (int64_t i = 0; i < n; i += kLanes) store(x_ + i, load(x_ + i) / by);
+    begin(n, logits.largest() / temperature);
+  }
+
+  // Weights and their sum, of those kept now.
+  void weigh() {
+    if (weighed_ < 0) {
+      for (int64_t i = 0; i < count_; i += kBlock) exp_block(x_ + i, base_, weight_ + i);
+      weighed_ = 0;
+    }
+    if (weighed_ == count_) return;
+    total_ = 0.0;
+    for (int64_t i = 0; i < count_; i += kBlock) total_ += sum_block(weight_ + i);
+    weighed_ = count_;
+  }
+  double distance(int64_t i) const { return double(x_[i]) - double(base_); }  // log of the weight
+
+  // Of the weights, in nats.
+  double entropy() {
+    weigh();
+    double sum = 0.0;
+    alignas(64) double term[kBlock];
+    for (int64_t i = 0; i < count_; i += kBlock) {
+      for (int j = 0; j < kBlock; j += kDoubles) {
+        vh x;
+        vd w;
+        __builtin_memcpy(&x, x_ + i + j, sizeof x);
+        __builtin_memcpy(&w, weight_ + i + j, sizeof w);
+        vd d = __builtin_convertvector(x, vd) - all(base_);
+        d = (vd)((vl)d & (w > all(0.0)));
+        d = times(w, d);
+        __builtin_memcpy(term + j, &d, sizeof d);
+      }
+      sum += sum_block(term);
+    }
+    return __builtin_log(total_) - sum / total_;
+  }
+
+  // Keeps those for whose place it holds, asked in order.
+  template <class F>
+  void keep_if(F&& holds) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < count_; ++i) {
+      bool in = holds(i);
+      x_[n] = x_[i];
+      id_[n] = id_[i];
+      weight_[n] = weight_[i];
+      n += in;
+    }
+    if (n == count_) return;
+    if (weighed_ >= 0) weighed_ = 0;
+    count_ = n;
+    finish();
+  }
+  void keep(Cut cut) {
+    if (cut.least == -kInfinity) return;
+    keep_if(
+        [&](int64_t i) { return x_[i] > cut.least || (x_[i] == cut.least && cut.skip-- <= 0); });
+  }
+  // Those of at least that weight, and those of the cut.
+  void keep_weight(double least, Cut also) {
+    keep_if([&](int64_t i) {
+      bool in = x_[i] > also.least || (x_[i] == also.least && also.skip-- <= 0);
+      return in || weight_[i] >= least;
+    });
+  }
+
+  // The k largest: of equal x the last.
+  Cut largest(int64_t k) const {
+    if (k >= count_) return {};
+    float least = reached_by(x_, padded(count_), k, 0, top_);
+    return {least, count_from(x_, padded(count_), least) - k};
+  }
+  float reached(int64_t k) const {
+    return k >= count_ ? -kInfinity : reached_by(x_, padded(count_), k, 0, top_);
+  }
+
+  // Smallest x first, drops what weighs at most `share` together.
+  Cut without(double share) {
+    for (int64_t i = 0; i < count_; ++i) list_.key[i] = key_of(x_[i]);
+    __builtin_memcpy(list_.weight, weight_, size_t(count_) * sizeof(double));
+    list_.count = count_;
+    Split at = split(list_, share, false);
+    Cut cut{value_of(uint32_t(at.key)), 0};
+    double dropped = at.below;
+    for (int64_t i = 0; i < count_; ++i)
+      if (x_[i] == cut.least) {
+        dropped += weight_[i];
+        if (dropped > share) break;
+        ++cut.skip;
+      }
+    return cut;
+  }
+
+  // The places of what is kept, largest first, of equal x the later or the earlier first. For few
+  // tokens, but for equal ones.
+  int32_t* sort_down(bool later) {
+    int32_t* place = reinterpret_cast<int32_t*>(list_.key);
+    for (int64_t i = 0; i < count_; ++i) {
+      int64_t at = i;
+      auto before = [&](float x) { return x < x_[i] || (later && x == x_[i]); };
+      for (; at > 0 && before(x_[place[at - 1]]); --at) place[at] = place[at - 1];
+      place[at] = int32_t(i);
+    }
+    return place;
+  }
+
+  Weighed& list() { return list_; }
+
+ private:
+  void begin(int64_t count, float base) {
+    count_ = count;
+    base_ = base;
+    weighed_ = -1;
+    finish();
+  }
+  // Pads, and finds the largest.
+  void finish() {
+    for (int64_t i = count_; i < padded(count_); ++i) {
+      x_[i] = -kInfinity;
+      weight_[i] = 0.0;
+    }
+    vf top = set1(-kInfinity);
+    for (int64_t i = 0; i < padded(count_); i += kLanes) top = vmax(load(x_ + i), top);
+    top_ = reduce_max(top);
+  }
+
+  int64_t count_ = 0,
+          weighed_ = -1;  // weighed_: how many total_ sums; -1: there are no weights yet
+  float base_ = 0.0f, top_ = 0.0f;
+  double total_ = 0.0;
+  double* weight_;
+  Weighed list_;
+  float* x_;
+  int32_t* id_;
+};
+
+}  // namespace
+HONED_END_LEVEL
