@@ -55,11 +55,7 @@ class Tokens {
     for (int64_t b = 0; b < logits.blocks(); ++b) {
       if (logits.block_max(b) < least) continue;
       logits.block(b, y);
-      for (int i = 0; i < kBlock; ++i) {
-        x_[n] = y[i];
-        id_[n] = int32_t(b * kBlock + i);
-        n += y[i] >= least;
-      }
+      n += append(y, int32_t(b * kBlock), least, n);
     }
     vf by = set1(temperature);
     for (int64_t i = 0; i < n; i += kLanes) store(x_ + i, load(x_ + i) / by);
@@ -156,6 +152,32 @@ class Tokens {
     return cut;
   }
 
+  // As without(share), where these are the largest of all tokens and `all`, by rough(), is the sum of
+  // all: false where that is too rough to tell.
+  bool roughly_without(double part, double all, const Rough& rough, Cut* cut) {
+    list_.count = count_;
+    for (int64_t i = 0; i < padded(count_); i += kLanes) {
+      alignas(64) float w[kLanes];
+      store(w, rough(load(x_ + i)));
+      for (int j = 0; j < kLanes; ++j) {
+        list_.weight[i + j] = double(w[j]);
+        list_.key[i + j] = key_of(x_[i + j]);
+      }
+    }
+    double head = 0.0;
+    for (int64_t i = 0; i < count_; ++i) head += list_.weight[i];
+    double share = product(part, all), limit = share - (all - head);
+    double margin = product(3.0 * kRough, share) + product(1e-12, all);
+    if (limit < margin) return false;
+    Split at = split(list_, limit, false);
+    *cut = {value_of(uint32_t(at.key)), 0};
+    alignas(64) float w[kLanes];
+    store(w, rough(set1(cut->least)));
+    cut->skip = int64_t((limit - at.below) / double(w[0]));
+    double dropped = at.below + product(double(cut->skip), double(w[0]));
+    return limit - dropped > margin && dropped + double(w[0]) - limit > margin;
+  }
+
   // The places of what is kept, largest first, of equal x the later or the earlier first. For few
   // tokens, but for equal ones.
   int32_t* sort_down(bool later) {
@@ -172,6 +194,31 @@ class Tokens {
   Weighed& list() { return list_; }
 
  private:
+  // Puts those of a block that are at least `least` to place n on; how many these are.
+  HONED_INLINE int64_t append(const float* y, int32_t id, float least, int64_t n) {
+    int64_t from = n;
+#if defined(__AVX512F__)
+    __m512i ids =
+        _mm512_add_epi32(_mm512_set1_epi32(id),
+                         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    for (int i = 0; i < kBlock; i += kLanes) {
+      vf v = load(y + i);
+      __mmask16 in = _mm512_cmp_ps_mask(v, set1(least), _CMP_GE_OQ);
+      store(x_ + n, _mm512_maskz_compress_ps(in, v));
+      _mm512_storeu_si512(id_ + n, _mm512_maskz_compress_epi32(in, ids));
+      ids = _mm512_add_epi32(ids, _mm512_set1_epi32(kLanes));
+      n += __builtin_popcount(in);
+    }
+#else
+    for (int i = 0; i < kBlock; ++i) {
+      x_[n] = y[i];
+      id_[n] = id + i;
+      n += y[i] >= least;
+    }
+#endif
+    return n - from;
+  }
+
   void begin(int64_t count, float base) {
     count_ = count;
     base_ = base;
