@@ -119,8 +119,6 @@ class Row {
     Cut cut;
     bool clear = tokens_.count() >= o.min_tokens_to_keep &&
                  tokens_.roughly_without(share, total, rough, &cut);
-    clear ? ++yes : ++no;
-    if ((yes + no) % 200 == 0) __builtin_printf("%d %d n=%ld\n", yes, no, tokens_.count());
     if (!clear) return false;
     tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
     return true;

@@ -96,8 +96,12 @@ class Logits {
     alignas(64) float y[kBlock];
     vd sum[2] = {};
     vf by = set1(temperature);
+    bool divides = temperature != 1.0f;
     auto add = [&](const auto* from) {
-      for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i) / by, sum);
+      if (divides)
+        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i) / by, sum);
+      else
+        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i), sum);
     };
     for (int64_t b = 0; b < blocks_; ++b) {
       bool plain = !row_.allowed && !(row_.edit_count > 0 && first_edit_[b] >= 0);
