@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from honed.cli import _models
@@ -52,4 +52,5 @@ def compare_strategies(
             f"{made.distinct_2:.2f}, {made.tokens_per_second:.0f} tokens/s"
         )
         console.print(Text(f"{made.strategy}  ", style="bold").append(numbers, style="not bold dim"))
-        console.print(Padding(Text(made.text.strip()), (0, 0, 1, 4), expand=False))
+        text = textwrap.fill(made.text.strip(), max(20, console.width - 4))
+        console.print(Text(textwrap.indent(text, "    ") + "\n"))
