@@ -40,6 +40,7 @@ struct Step {
   int64_t keep;  // last positions to make logits for
   float* logits;
   int64_t logits_stride;  // of a batch row, in positions
+  HiddenStates hidden;
   Buffers buffers;
   Cursors cursors;
 
@@ -288,6 +289,7 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
   void* rows = own ? own_rows : s.buffers.rows;
   float* h = own ? own_h : s.buffers.h;
   embed(crew, s);
+  take_hidden(s.hidden, s.model, crew, 0, s.buffers.x, s.tokens.batch, s.tokens.time);
   for (int64_t index = 0; index < d.num_layers; ++index) {
     const Layer& layer = s.model.layers[size_t(index)];
     const NormWeight& second =
@@ -302,6 +304,7 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
     add(crew, s, layer.attention_out->view(), s.buffers.attention, rows);
     if (!d.parallel_residual) mlp(crew, s, layer, second, rows, h);
     add(crew, s, layer.down->view(), s.buffers.mlp, rows);
+    take_hidden(s.hidden, s.model, crew, index + 1, s.buffers.x, s.tokens.batch, s.tokens.time);
   }
   if (s.keep > 0) finish(crew, s, own_rows, own_h);
 }
@@ -362,7 +365,8 @@ void check(const Model& model, const Cache& cache, const Tokens& tokens, int64_t
 
 }  // namespace
 
-void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits) {
+void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits,
+             HiddenStates hidden) {
   check(model, cache, tokens, keep);
   int64_t vocab = model.description.vocab_size;
   int64_t step = std::max<int64_t>(1, kChunkRows / tokens.batch), before = cache.length();
@@ -385,7 +389,8 @@ void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t kee
     }
     int64_t kept = std::clamp<int64_t>(t + time - first_kept, 0, time);
     float* to = kept ? logits + (t + time - kept - first_kept) * vocab : nullptr;
-    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, {}, {}};
+    hidden.start = t - (tokens.time - hidden.keep);
+    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, hidden, {}, {}};
     run_chunk(s);
   }
 }

@@ -10,6 +10,7 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
+from honed._lib import _core
 from honed.generation.decoding import CACHE
 
 _ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache", "logits_to_keep"))
@@ -22,11 +23,14 @@ class Stepper:
     batch: int  # rows now
     limit: int | None  # the longest length that works, where there is one
 
-    def __call__(self, ids: torch.Tensor, keep: int = 1, hidden: bool = False):
+    def __call__(
+        self, ids: torch.Tensor, keep: int = 1, hidden: bool = False, exits: list[int] | None = None
+    ):
         """Reads ``ids`` (B, T) after what was read before.
 
         Returns float32 logits (B, keep, V) of the last ``keep`` positions and, with ``hidden``, also the last
-        hidden states (B, T, C), as the model's head takes them.
+        hidden states (B, T, C), as the model's head takes them. With ``exits``, indices of transformers'
+        ``hidden_states``, it returns instead what the head makes of those: (n, B, keep, V).
         """
         raise NotImplementedError
 
@@ -113,21 +117,28 @@ class EngineStepper(Stepper):
         before = positions[:, :1] - torch.arange(self.length, 0, -1)
         return torch.cat((before.clamp(min=0), positions), dim=1)
 
-    def __call__(self, ids, keep=1, hidden=False):
+    def __call__(self, ids, keep=1, hidden=False, exits=None):
         rows, count = ids.shape
         end = self.length + count
         self._handle.calls += 1
         self._grow(end)
         native = self._cache.open(self._handle, rows, end)
-        logits = self._handle.engine.forward(
+        last = self._handle.binding.description["num_layers"]
+        found = self._handle.engine.forward(
             native,
             ids.to(torch.int64).contiguous(),
             None if self._positions is None else self._positions[:, self.length : end].contiguous(),
             None if self._mask is None else self._mask[:, :end].contiguous(),
             keep,
+            [last] if hidden else exits or [],
+            0 if hidden else keep,
         )
         self.length, self.batch = end, rows
-        return logits
+        if hidden:
+            return found[0], found[1][0]
+        if exits:
+            return found[0], _core.linear(found[1], self._handle.packs["head", None])
+        return found
 
     def _grow(self, end: int) -> None:
         if self._mask is not None and (missing := end - self._mask.shape[1]) > 0:
@@ -181,7 +192,7 @@ class ModelStepper(Stepper):
         self._ids = None
         self._outputs: ModelOutput | None = None
 
-    def __call__(self, ids, keep=1, hidden=False):
+    def __call__(self, ids, keep=1, hidden=False, exits=None):
         model, count = self._model, ids.shape[1]
         first = self._ids is None
         if first:
@@ -199,7 +210,7 @@ class ModelStepper(Stepper):
             is_first_iteration=first,
             **self._kwargs,
         )
-        if hidden:
+        if hidden or exits:
             inputs["output_hidden_states"] = True
         outputs = model(**inputs, return_dict=True)
         logits = outputs.logits[:, -keep:].float()
@@ -209,10 +220,13 @@ class ModelStepper(Stepper):
             self._kwargs[name] = outputs[name]
         self.length += count
         self.batch = len(ids)
-        if not hidden:
+        if not (hidden or exits):
             return logits
         states = outputs.decoder_hidden_states if self._decodes else outputs.hidden_states
-        return logits, states[-1][:, -count:]
+        if hidden:
+            return logits, states[-1][:, -count:].float()
+        early = torch.stack([states[index][:, -keep:] for index in exits])
+        return logits, model.get_output_embeddings()(early).float()
 
     def reorder(self, rows):
         batch = self.batch
