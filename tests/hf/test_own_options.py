@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 import honed
 from honed import _core
+from honed.generation import sequence_breakers
 from honed.generation.options import OPTIONS, take_options
 from honed.testing import cpu_level
 
@@ -126,6 +127,18 @@ def test_take_options():
     assert take_options(kwargs, config) == {"dry_multiplier": 1.0, "mirostat": 2}
     assert kwargs == {"top_k": 3} and config.mirostat == 2 and config.dry_multiplier == 1.0
     assert set(OPTIONS) >= {"dynatemp_range", "top_n_sigma", "xtc_threshold", "mirostat_eta", "dry_window"}
+
+
+def test_sequence_breakers_of_text(tokenizer):
+    a, b, line = tokenizer.convert_tokens_to_ids(["a", "b", "\u010a"])
+    assert sequence_breakers(["\n", "ab"], tokenizer) == [[line], [a, b]]
+    _, fast = pair("llama")
+    options = {**GREEDY, "dry_multiplier": 2.0}
+    breakers = sequence_breakers([chr(i) for i in range(32, 127)], tokenizer)
+    cut = fast.generate(prompt(), **options, dry_sequence_breakers=breakers)
+    assert not torch.equal(cut, fast.generate(prompt(), **options))
+    with pytest.raises(ValueError, match="a text is empty"):
+        sequence_breakers([""], tokenizer)
 
 
 @pytest.mark.parametrize(
