@@ -1,10 +1,11 @@
-"""Times honed.ops.sample beside transformers' processors with torch.multinomial, and llama.cpp's samplers.
+"""Times honed.ops.sample beside transformers' processors with torch.multinomial and llama.cpp's samplers.
 
-    python bench/sampling.py                          # the chain and top-p alone on three shapes, every filter
+    python bench/sampling.py                          # chain and top-p on three shapes, every filter on one
     python bench/sampling.py --only chain --threads 1 --no-csv
 
 What each pays for a batch of logits: honed one call; transformers its processors, softmax and multinomial;
-llama.cpp the array of candidates filled from the logits, and its chain. All keep the same tokens, which is
+llama.cpp the array of candidates filled from the logits (as its Python package does; also timed alone) and its
+chain. All keep the same tokens, which is
 checked before anything is timed. Logits are Gaussian, of 3 standard deviations; the history has 128 tokens.
 """
 

@@ -40,8 +40,9 @@ class Row {
     if (temperature == 0.0f) return greedy();
     if (logits_.largest() / temperature == kInfinity)
       return only([&](float y) { return y / temperature == kInfinity; });
-    take(temperature);
-    Filters(tokens_, row_).run(a_.vocab);
+    bool done = take_nucleus(temperature);
+    if (!done) take(temperature);
+    Filters(tokens_, row_).run(a_.vocab, done);
     draw();
     report();
   }
@@ -93,6 +94,36 @@ class Row {
     return float(low + product(high - low, __builtin_pow(part, double(o.dynatemp_exponent))));
   }
 
+  // Far from where x loses digits.
+  static bool ordinary(float least, float temperature) {
+    float size = (least < 0.0f ? -least : least) / temperature;
+    return size > 1e-30f && size < 1e30f;
+  }
+
+  // What top_p keeps, where it is the first filter and sums in f32 are enough to tell.
+  bool take_nucleus(float temperature) {
+    const SampleOptions& o = row_.options;
+    if (o.mirostat != 0 || o.top_n_sigma > 0.0 || o.top_h > 0.0 || o.top_k > 0 || o.top_p == 1.0)
+      return false;
+    float top = logits_.largest() / temperature;
+    if (!(top < 1e4f && top > -1e4f)) return false;
+    Rough rough(top);
+    double total = logits_.rough_total(temperature, rough), share = 1.0 - o.top_p;
+    // All tokens below this together are less than what top_p drops.
+    double depth =
+        __builtin_log(0.999 * share * total / rough.exact(double(top)) / double(a_.vocab));
+    double y = double(logits_.largest()) + (depth - 1e-3) * double(temperature);
+    float least = float(y - 1e-6 * (y < 0.0 ? -y : y));
+    if (!ordinary(least, temperature)) return false;
+    tokens_.take_from(logits_, temperature, least);
+    Cut cut;
+    bool clear = tokens_.count() >= o.min_tokens_to_keep &&
+                 tokens_.roughly_without(share, total, rough, &cut);
+    if (!clear) return false;
+    tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
+    return true;
+  }
+
   // All tokens, or those that the first filter can leave.
   void take(float temperature) {
     const SampleOptions& o = row_.options;
@@ -112,8 +143,7 @@ class Row {
       double y = product(x, double(temperature));
       least = float(y - 1e-5 * (y < 0.0 ? -y : y) - 1e-5 * double(temperature));
     }
-    float size = (least < 0.0f ? -least : least) / temperature;
-    if (size > 1e-30f && size < 1e30f)  // far from where x loses digits
+    if (ordinary(least, temperature))
       tokens_.take_from(logits_, temperature, least);
     else
       tokens_.take_all(logits_, temperature);

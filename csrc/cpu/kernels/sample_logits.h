@@ -1,11 +1,38 @@
 // One row of logits, read by blocks: edited, masked, and the largest of every block.
 #pragma once
 #include "cpu/kernels/sample_select.h"
+#include "cpu/simd/math.h"
 #include "cpu/simd/transpose.h"
 #include "ops/sample.h"
 
 HONED_BEGIN_LEVEL
 namespace {
+
+// e^x 2^-n in f32, n fixed: the same number for the same x, within kRough of it (the reduced argument's
+// 2e-8, and 1.1 ulp), where x is at most 80 below `top`.
+constexpr double kRough = 2e-7;
+class Rough {
+ public:
+  explicit Rough(float top)
+      : low_(set1(top - 80.0f)), shift_(round_even(set1(top * 1.44269504f))) {}
+  HONED_INLINE vf operator()(vf x) const {
+    x = vmax(x, low_);
+    vf n = round_even(x * set1(1.44269504f));
+    return exp_of_parts(minus_ln2(x, n), n - shift_);
+  }
+  // Adds the numbers of both halves in f64.
+  HONED_INLINE void add(vf x, vd (&sum)[2]) const {
+    vh half[2];
+    vf e = (*this)(x);
+    __builtin_memcpy(half, &e, sizeof e);
+    for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
+  }
+  // Of x in f64.
+  double exact(double x) const { return __builtin_exp(x - product(shift_[0], 0.6931471805599453)); }
+
+ private:
+  vf low_, shift_;
+};
 
 template <class T>
 class Logits {
@@ -62,6 +89,33 @@ class Logits {
       }
     if (row_.allowed && row_.allowed[b] != ~0u)
       for (int i = 0; i < kBlock; ++i) y[i] = row_.allowed[b] >> i & 1 ? y[i] : -kInfinity;
+  }
+
+  // The sum of rough() over all y / temperature.
+  double rough_total(float temperature, const Rough& rough) const {
+    alignas(64) float y[kBlock];
+    vd sum[2] = {};
+    vf by = set1(temperature);
+    bool divides = temperature != 1.0f;
+    auto add = [&](const auto* from) {
+      if (divides)
+        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i) / by, sum);
+      else
+        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i), sum);
+    };
+    for (int64_t b = 0; b < blocks_; ++b) {
+      bool plain = !row_.allowed && !(row_.edit_count > 0 && first_edit_[b] >= 0);
+      if (plain && (b + 1) * kBlock <= vocab_) {
+        add(data_ + b * kBlock);
+      } else {
+        block(b, y);
+        add(y);
+      }
+    }
+    vd both = sum[0] + sum[1];
+    double total = 0.0;
+    for (int i = 0; i < kDoubles; ++i) total += both[i];
+    return total;
   }
 
   int64_t first_nan() const {

@@ -15,6 +15,8 @@ HONED_INLINE Cut lower_of(Cut a, Cut b) {
   return {a.least, a.skip < b.skip ? a.skip : b.skip};
 }
 
+constexpr int kHalvings = 7;
+
 class Tokens {
  public:
   Tokens(float* scratch, int64_t vocab) {
@@ -51,15 +53,13 @@ class Tokens {
   template <class T>
   void take_from(const Logits<T>& logits, float temperature, float least) {
     alignas(64) float y[kBlock];
+    alignas(64) int32_t id[kBlock];
     int64_t n = 0;
     for (int64_t b = 0; b < logits.blocks(); ++b) {
       if (logits.block_max(b) < least) continue;
       logits.block(b, y);
-      for (int i = 0; i < kBlock; ++i) {
-        x_[n] = y[i];
-        id_[n] = int32_t(b * kBlock + i);
-        n += y[i] >= least;
-      }
+      for (int i = 0; i < kBlock; ++i) id[i] = int32_t(b * kBlock) + i;
+      n += append(y, id, least, n);
     }
     vf by = set1(temperature);
     for (int64_t i = 0; i < n; i += kLanes) store(x_ + i, load(x_ + i) / by);
@@ -156,6 +156,32 @@ class Tokens {
     return cut;
   }
 
+  // As without(share), where these are the largest of all tokens and `all`, by rough(), is the sum of
+  // all: false where that is too rough to tell.
+  bool roughly_without(double part, double all, const Rough& rough, Cut* cut) {
+    double share = product(part, all), margin = product(3.0 * kRough, share) + product(1e-12, all);
+    drop_roughly(all, share - margin, rough);
+    alignas(64) float w[kLanes];
+    list_.count = count_;
+    for (int64_t i = 0; i < padded(count_); i += kLanes) {
+      store(w, rough(load(x_ + i)));
+      for (int j = 0; j < kLanes; ++j) {
+        list_.weight[i + j] = double(w[j]);
+        list_.key[i + j] = key_of(x_[i + j]);
+      }
+    }
+    double head = 0.0;
+    for (int64_t i = 0; i < count_; ++i) head += list_.weight[i];
+    double limit = share - (all - head);
+    if (limit < margin) return false;
+    Split at = split(list_, limit, false);
+    *cut = {value_of(uint32_t(at.key)), 0};
+    store(w, rough(set1(cut->least)));
+    cut->skip = int64_t((limit - at.below) / double(w[0]));
+    double dropped = at.below + product(double(cut->skip), double(w[0]));
+    return limit - dropped > margin && dropped + double(w[0]) - limit > margin;
+  }
+
   // The places of what is kept, largest first, of equal x the later or the earlier first. For few
   // tokens, but for equal ones.
   int32_t* sort_down(bool later) {
@@ -172,6 +198,69 @@ class Tokens {
   Weighed& list() { return list_; }
 
  private:
+  // Drops the x below a bound that a few halvings find, which together with the tokens that are not
+  // here weigh at most `share` of `all`.
+  void drop_roughly(double all, double share, const Rough& rough) {
+    float* weight = reinterpret_cast<float*>(list_.weight);
+    float low = top_, high = top_;
+    for (int64_t i = 0; i < padded(count_); i += kLanes) {
+      vf x = load(x_ + i);
+      store(weight + i, rough(x));
+    }
+    for (int64_t i = 0; i < count_; ++i) low = x_[i] < low ? x_[i] : low;
+    float least = low;
+    for (int halving = 0; halving < kHalvings; ++halving) {
+      float at = 0.5f * low + 0.5f * high;
+      vd sum[2] = {};
+      for (int64_t i = 0; i < padded(count_); i += kLanes) {
+        vh half[2];
+        vf w = select_less(load(x_ + i), set1(at), zero(), load(weight + i));
+        __builtin_memcpy(half, &w, sizeof w);
+        for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
+      }
+      double above = 0.0;
+      for (int i = 0; i < kDoubles; ++i) above += sum[0][i] + sum[1][i];
+      if (all - above < share)
+        low = least = at;
+      else
+        high = at;
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < padded(count_); i += kBlock) n += again(i, least, n);
+    count_ = n;
+    finish();
+  }
+
+  // append() of the tokens from place i on, in their own place.
+  HONED_INLINE int64_t again(int64_t i, float least, int64_t n) {
+    alignas(64) float y[kBlock];
+    alignas(64) int32_t id[kBlock];
+    __builtin_memcpy(y, x_ + i, sizeof y);
+    __builtin_memcpy(id, id_ + i, sizeof id);
+    return append(y, id, least, n);
+  }
+
+  // Puts those of a block that are at least `least` to place n on; how many these are.
+  HONED_INLINE int64_t append(const float* y, const int32_t* id, float least, int64_t n) {
+    int64_t from = n;
+#if defined(__AVX512F__)
+    for (int i = 0; i < kBlock; i += kLanes) {
+      vf v = load(y + i);
+      __mmask16 in = _mm512_cmp_ps_mask(v, set1(least), _CMP_GE_OQ);
+      store(x_ + n, _mm512_maskz_compress_ps(in, v));
+      store_int(id_ + n, _mm512_maskz_compress_epi32(in, load_int(id + i)));
+      n += __builtin_popcount(in);
+    }
+#else
+    for (int i = 0; i < kBlock; ++i) {
+      x_[n] = y[i];
+      id_[n] = id[i];
+      n += y[i] >= least;
+    }
+#endif
+    return n - from;
+  }
+
   void begin(int64_t count, float base) {
     count_ = count;
     base_ = base;

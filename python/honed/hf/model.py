@@ -8,6 +8,7 @@ import inspect
 import torch
 from transformers import modeling_outputs
 
+from honed.generation.beam_search import beam_search, why_not_beams
 from honed.generation.decoding import CACHE, plan_decoding
 from honed.generation.engine_loop import decode
 from honed.hf.cache import HonedCache
@@ -104,6 +105,29 @@ class HonedModel(HonedGeneration):
             model_kwargs[CACHE],
             _whole(model_kwargs.get("position_ids"), input_ids),
             _mask(model_kwargs.get("attention_mask")),
+        )
+
+    def _beam_search(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        **model_kwargs,
+    ):
+        reason = why_not_beams(self, input_ids, generation_config, synced_gpus, model_kwargs)
+        search = beam_search if reason is None else super()._beam_search.__func__
+        if reason is not None:
+            self._honed.note(f"beam search: {reason}")
+        return search(
+            self,
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            synced_gpus=synced_gpus,
+            **model_kwargs,
         )
 
 
