@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tests.hf.conftest import make, on_engine, pair, prompt
-from transformers import GenerationConfig
+from transformers import GenerationConfig, OPTConfig, OPTForCausalLM
 
 import honed
 from honed import _core
@@ -119,6 +119,15 @@ def test_beams_take_them_too():
     _, fast = pair("llama")
     got = fast.generate(prompt(), **GREEDY, num_beams=3, logit_bias={17: -math.inf, 40: 50.0})
     assert (got[:, 11:] == 40).all()
+
+
+def test_models_without_the_engine_take_them_too():
+    config = OPTConfig(vocab_size=99, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=2)
+    fast = honed.hone(OPTForCausalLM(config).eval())
+    ids = prompt(2) % 99
+    assert (fast.generate(ids, **GREEDY, logit_bias={40: 500.0})[:, 11:] == 40).all()
+    out = fast.generate(ids, do_sample=True, max_new_tokens=9, top_n_sigma=0.0001, eos_token_id=None)
+    assert torch.equal(out, fast.generate(ids, do_sample=False, max_new_tokens=9, eos_token_id=None))
 
 
 def test_take_options():
