@@ -269,18 +269,11 @@ struct BoundRules {
                    history->size(1),
                    allowed ? mask.view()->as<uint32_t>() + b * words : nullptr};
       states[size_t(b)].apply(in, scratch);
-      processed(rows.view(), b, out.view.as<float>() + b * args.vocab);
+      float* row = out.view.as<float>() + b * args.vocab;
+      for (int64_t v = 0; v < args.vocab; ++v) row[v] = element(rows.view(), b * args.stride + v);
+      states[size_t(b)].write(row, args.vocab);
     }
     return out.object;
-  }
-
-  void processed(const TensorView& logits, int64_t b, float* to) const {
-    const RuleState& state = states[size_t(b)];
-    for (int64_t v = 0; v < logits.size(1); ++v) to[v] = element(logits, b * logits.stride(0) + v);
-    for (const LogitEdit& edit : state.edits()) to[edit.token] = edit.logit;
-    for (int64_t v = 0; state.allowed() && v < logits.size(1); ++v)
-      if (!(state.allowed()[v / 32] >> (v % 32) & 1))
-        to[v] = -std::numeric_limits<float>::infinity();
   }
 };
 

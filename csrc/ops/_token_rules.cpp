@@ -308,4 +308,11 @@ void RuleState::apply(const RuleInput& in, RuleScratch& scratch) {
   edits_.swap(scratch.merged);
 }
 
+void RuleState::write(float* row, int64_t vocab) const {
+  for (const LogitEdit& edit : edits_) row[edit.token] = edit.logit;
+  if (!masked_) return;
+  for (int64_t v = 0; v < vocab; ++v)
+    if (!has(mask_, v)) row[v] = -kInfinity;
+}
+
 }  // namespace honed

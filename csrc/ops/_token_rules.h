@@ -136,6 +136,7 @@ class RuleState {
 
   const std::vector<LogitEdit>& edits() const { return edits_; }  // sorted, each token once
   const uint32_t* allowed() const { return masked_ ? mask_.data() : nullptr; }  // null: all
+  void write(float* row, int64_t vocab) const;  // both into the row: a token not allowed gets -inf
 
  private:
   friend struct RuleWork;
