@@ -1,8 +1,8 @@
 """Tokens a second of decoding strategies: honed's beside a reference of the same definition, in turn.
 
-    python bench/decoding.py --cases contrastive,assisted --rounds 5
+    python bench/decoding.py --cases contrastive,assisted,beam-4 --rounds 5
 
-The text of every pair is compared before anything is timed. Ratios are medians of the ratios inside a round.
+Where transformers has the strategy it is the reference, eager and in f32. The text of every pair is compared before anything is timed. Ratios are medians of the ratios inside a round.
 ``smollm2`` holds values of 4 bits, which exact mode keeps in 4 bits; ``smollm2-f32`` has each weight moved by
 about a thousandth, as after training, so that its exact weights are f32.
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import contrastive_reference
 import harness
 import torch
+import transformers
 from e2e import TEXT
 from providers import folder
 
@@ -40,10 +41,10 @@ class Case:
 
 def load(model: str):
     """The plain model, in f32, that writes as many tokens as it is asked; and a prompt."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     name = model.removesuffix("-f32")
-    plain = AutoModelForCausalLM.from_pretrained(folder(name), dtype=torch.float32).eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        folder(name), dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     plain.generation_config.eos_token_id = None
     if model.endswith("-f32"):
         torch.manual_seed(0)
@@ -51,14 +52,19 @@ def load(model: str):
             for parameter in plain.parameters():
                 parameter.mul_(1 + 1e-3 * torch.randn_like(parameter))
     if (folder(name) / "tokenizer.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(folder(name))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder(name))
         return plain, tokenizer(TEXT[:120], return_tensors="pt")["input_ids"]
     return plain, torch.tensor([[(7919 * i + 13) % 50000 for i in range(26)]])
 
 
 def generates(model, ids, **options) -> Callable[[int], torch.Tensor]:
     options = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "do_sample": False} | options
-    return lambda count: model.generate(ids, max_new_tokens=count, **options)
+
+    def run(count):
+        torch.manual_seed(0)
+        return model.generate(ids, max_new_tokens=count, **options)
+
+    return run
 
 
 def contrastive(plain, fast, ids):
@@ -108,17 +114,33 @@ def lookup(plain, fast, ids):
     )
 
 
-def guidance(plain, fast, ids):
-    options = {"guidance_scale": 1.5, "negative_prompt_ids": ids[:, :9]}
-    yield Case(
-        "guidance",
-        "transformers, eager f32",
-        generates(fast, ids, **options),
-        generates(plain, ids, **options),
-    )
+# Options of generate that both sides take.
+OPTIONS = {
+    "greedy": {},
+    "beam-4": {"num_beams": 4},
+    "beam-4-processors": {"num_beams": 4, "repetition_penalty": 1.1},
+    "beam-sample-4": {"num_beams": 4, "do_sample": True, "temperature": 0.8, "top_k": 50},
+    "beam-8": {"num_beams": 8},
+    "guidance": {"guidance_scale": 1.5},
+}
 
 
-CASES = {"contrastive": contrastive, "assisted": assisted, "lookup": lookup, "guidance": guidance}
+def _options(name):
+    def cases(plain, fast, ids):
+        reference = "transformers, eager f32"
+        both = (generates(model, ids, **OPTIONS[name]) for model in (fast, plain))
+        yield Case(name, reference, *both)
+
+    return cases
+
+
+CASES = {
+    "contrastive": contrastive,
+    "assisted": assisted,
+    "lookup": lookup,
+    **{name: _options(name) for name in OPTIONS},
+}
+ASKED = {"beam-4": 2.5, "contrastive search, top_k 4": 3.0}  # least ratio
 
 
 def measure(case: Case, new: int, rounds: int) -> dict[str, list[float]]:
@@ -173,6 +195,8 @@ def main() -> int:
         parser.error(f"no case {', '.join(unknown)}, expected some of {', '.join(CASES)}")
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     print(harness.machine_card(arguments.threads, ("torch", "transformers")))
     rows = []
@@ -185,7 +209,8 @@ def main() -> int:
                 rows.append(row)
                 print(
                     f"{model:12} {row['strategy']:38} {row['tokens_s']:>7} t/s  x {row['ratio']:<6} of "
-                    f"{row['reference']} ({row['reference_tokens_s']} t/s) {row['note']}",
+                    f"{row['reference']} ({row['reference_tokens_s']} t/s) {row['note']}"
+                    + (f" asked {ASKED[row['strategy']]}" if row["strategy"] in ASKED else ""),
                     flush=True,
                 )
     if not arguments.no_csv:

@@ -9,6 +9,7 @@ import warnings
 import torch
 from transformers import modeling_outputs
 
+from honed.generation.beam_search import beam_search, why_not_beams
 from honed.generation.decoding import CACHE, plan_decoding
 from honed.hf.cache import HonedCache
 from honed.hf.strategies import HonedGeneration, made_class
@@ -96,6 +97,29 @@ class HonedModel(HonedGeneration):
                 **model_kwargs,
             )
         return _decode(self, input_ids, plan, streamer, model_kwargs)
+
+    def _beam_search(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        **model_kwargs,
+    ):
+        reason = why_not_beams(self, input_ids, generation_config, synced_gpus, model_kwargs)
+        search = beam_search if reason is None else super()._beam_search.__func__
+        if reason is not None:
+            self._honed.note(f"beam search: {reason}")
+        return search(
+            self,
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            synced_gpus=synced_gpus,
+            **model_kwargs,
+        )
 
 
 def why_torch(model, given: dict) -> str | None:
