@@ -2,9 +2,10 @@
 
     python bench/decoding.py --cases contrastive,assisted,beam-4 --rounds 5
 
-Where transformers has the strategy it is the reference, eager and in f32. The text of every pair is compared before anything is timed. Ratios are medians of the ratios inside a round.
-``smollm2`` holds values of 4 bits, which exact mode keeps in 4 bits; ``smollm2-f32`` has each weight moved by
-about a thousandth, as after training, so that its exact weights are f32.
+Where transformers has the strategy it is the reference, eager and in f32. The text of every pair is compared
+before anything is timed. Ratios are medians of the ratios inside a round. ``smollm2`` holds values of 4 bits,
+which exact mode keeps in 4 bits; ``smollm2-f32`` has each weight moved by about a thousandth, as after
+training, so that its exact weights are f32.
 """
 
 from __future__ import annotations
