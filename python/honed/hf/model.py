@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 
 import torch
 from transformers import modeling_outputs
 
 from honed.generation.beam_search import beam_search, why_not_beams
 from honed.generation.decoding import CACHE, plan_decoding
+from honed.generation.engine_loop import decode
 from honed.hf.cache import HonedCache
 from honed.hf.strategies import HonedGeneration, made_class
 
@@ -75,8 +75,9 @@ class HonedModel(HonedGeneration):
         **model_kwargs,
     ):
         # transformers' generate() has resolved every option by now: what arrives here is what it would do.
+        model_kwargs.pop("tokenizer", None)  # of stop_strings, which are among the criteria
         plan = plan_decoding(
-            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, len(input_ids)
         )
         given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
         plan = (
@@ -96,7 +97,15 @@ class HonedModel(HonedGeneration):
                 streamer=streamer,
                 **model_kwargs,
             )
-        return _decode(self, input_ids, plan, streamer, model_kwargs)
+        return decode(
+            self,
+            input_ids,
+            plan,
+            streamer,
+            model_kwargs[CACHE],
+            _whole(model_kwargs.get("position_ids"), input_ids),
+            _mask(model_kwargs.get("attention_mask")),
+        )
 
     def _beam_search(
         self,
@@ -307,41 +316,3 @@ def _mask(mask):
         return None
     real = mask if mask.dtype is torch.bool else mask != 0
     return None if bool(real.all()) else real.contiguous()
-
-
-def _decode(model, input_ids, plan, streamer, model_kwargs):
-    handle = model._honed
-    rows, length = input_ids.shape
-    limit = handle.binding.limit
-    room = plan.max_length - length
-    if plan.max_length > limit:
-        warnings.warn(
-            f"generate: max_length {plan.max_length} is more than the {limit} positions of the model; "
-            f"stops after {limit - length} new tokens",
-            stacklevel=4,
-        )
-        room = limit - length
-    seeds = torch.randint(0, 1 << 62, (rows,)).tolist() if plan.options["do_sample"] else [0] * rows
-    handle.calls += 1
-
-    def emit(tokens) -> bool:
-        # Also without a streamer: returning to Python at every token is what lets Ctrl-C through.
-        if streamer is not None:
-            streamer.put(torch.tensor(tokens))
-        return False
-
-    cache = model_kwargs[CACHE]
-    out = handle.engine.generate(
-        cache.open(handle, rows, length + room),
-        input_ids.to(torch.int64).contiguous(),
-        _whole(model_kwargs.get("position_ids"), input_ids),
-        _mask(model_kwargs.get("attention_mask")),
-        room,
-        plan.stop,
-        plan.pad,
-        {**plan.options, "seeds": seeds},
-        emit,
-    )
-    if streamer is not None:
-        streamer.end()
-    return out.to(input_ids.dtype)

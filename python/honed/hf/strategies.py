@@ -8,6 +8,8 @@ import inspect
 
 from transformers import GenerationMixin
 
+from honed.generation.options import TakesOptions
+
 # A strategy is the function honed.generation.<name>.<name>. The options that may ask for one:
 _OPTIONS = (
     "penalty_alpha",
@@ -19,7 +21,7 @@ _OPTIONS = (
 )
 
 
-class HonedGeneration:
+class HonedGeneration(TakesOptions):
     """Put before a model class that can generate. Copies and pickles name the class that it was made of."""
 
     _honed_base: type
