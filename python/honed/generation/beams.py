@@ -13,6 +13,7 @@ from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, Generat
 
 from honed.generation.decoding import CACHE
 from honed.generation.stepper import stepper_for, take_rows
+from honed.ops import log_softmax
 
 _BLOCK = 64  # of the vocabulary, whose largest score is looked at first
 
@@ -32,7 +33,8 @@ class Beams:
         self.candidates = max(2, 1 + len(self.eos))
         self._read(model, input_ids, model_kwargs)
         self.max_length = self._max_length()
-        self.text = torch.full((len(input_ids), self.max_length), self._fill(), dtype=torch.int64)
+        self.fill = self._fill()  # after a text's end
+        self.text = torch.full((len(input_ids), self.max_length), self.fill, dtype=torch.int64)
         self.text[:, : self.length] = input_ids
         # Of each new token, the row that it went on from.
         self.parents = torch.full((len(input_ids), self.max_length - self.length), -1, dtype=torch.int32)
@@ -81,12 +83,12 @@ class Beams:
 
     def log_probabilities(self, rows=slice(None), before=None):
         """Of the tokens that may follow, after the processors; ``before`` changes them first."""
-        scores = torch.log_softmax(self.logits[rows], dim=-1)
+        scores = log_softmax(self.logits[rows], dim=-1)
         if before is not None:
             scores = before(scores)
         return self.processors(self.rows_text(rows), scores) if self.processors else scores
 
-    def keep(self, scores=None) -> None:
+    def keep(self, scores) -> None:
         """Of this step, what the result has beside the texts."""
         if self.keeps_scores:
             self.scores.append(scores.clone())
@@ -107,13 +109,20 @@ class Beams:
         scores = tuple(self.scores) if self.keeps_scores else None
         return torch.stack([criterion(texts, scores) for criterion in self.asks]).any(0)
 
-    def ended(self, row, tokens):
-        """The text of a row followed by ``tokens``, and the rows that its new tokens went on from."""
+    def all_stop(self) -> bool:
+        """Whether the criteria end the texts of all beams."""
+        if self.length >= self.max_length:
+            return True
+        scores = tuple(self.scores) if self.keeps_scores else None
+        return bool(self.stopping and self.stopping(self.rows_text(), scores).all())
+
+    def ended(self, row, tokens=None):
+        """The text of a row, followed by ``tokens``, and the rows that its new tokens went on from."""
+        text = self.text[row, : self.length]
         made = self.parents[row, : self.length - self.prompt_length]
-        return (
-            torch.cat((self.text[row, : self.length], tokens)),
-            torch.cat((made, torch.as_tensor(row, dtype=torch.int32).expand(len(tokens)))),
-        )
+        if tokens is None:
+            return text, made
+        return torch.cat((text, tokens)), torch.cat((made, torch.tensor([int(row)], dtype=torch.int32)))
 
     def advance(self, rows, tokens) -> None:
         """Row b is now row ``rows[b]`` followed by ``tokens[b]``."""
@@ -132,7 +141,7 @@ class Beams:
         chosen = [h for some in found for h in some[: self.config.num_return_sequences]]
         width = max(len(h.tokens) for h in chosen)
         steps = max(len(h.parents) for h in chosen)
-        sequences = torch.full((len(chosen), width), self._fill(), dtype=torch.int64)
+        sequences = torch.full((len(chosen), width), self.fill, dtype=torch.int64)
         parents = torch.full((len(chosen), steps), -1, dtype=torch.int32)
         for i, hypothesis in enumerate(chosen):
             sequences[i, : len(hypothesis.tokens)] = hypothesis.tokens
@@ -164,19 +173,22 @@ class Hypothesis:
 def best(scores, beam_scores, beams: int, count: int):
     """The ``count`` best continuations of each prompt's beams: scores, beams and tokens, (prompts, count).
 
-    ``scores`` (rows, V) are log-probabilities or, less a number a row, logits: ``beam_scores`` (rows,) is
-    added to them.
+    ``beam_scores`` (rows,) is added to ``scores`` (rows, V).
     """
-    values, tokens = _largest(scores, min(count, scores.shape[1]))
+    return best_of(*largest(scores, count), beam_scores, beams, count)
+
+
+def best_of(values, tokens, beam_scores, beams: int, count: int):
+    """As :func:`best`, of the largest scores of each row and their tokens."""
     total = (values + beam_scores[:, None]).view(-1, beams * values.shape[1])
     top, at = torch.topk(total, min(count, total.shape[1]))
-    tokens = torch.gather(tokens.view(total.shape), 1, at)
-    return top, at // values.shape[1], tokens
+    return top, at // values.shape[1], torch.gather(tokens.view(total.shape), 1, at)
 
 
-def _largest(scores, count: int):
-    """As ``torch.topk``: by the largest of each block first, where this saves most of its work."""
+def largest(scores, count: int):
+    """As ``torch.topk``, of at most all: the best blocks first, where this saves most of its work."""
     rows, size = scores.shape
+    count = min(count, size)
     blocks = size // _BLOCK
     if blocks <= 4 * count:
         return torch.topk(scores, count)
