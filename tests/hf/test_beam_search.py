@@ -56,6 +56,15 @@ def test_texts_scores_and_paths(early, penalty, eos):
     )
 
 
+@pytest.mark.parametrize(("early", "penalty"), [(True, 1.0), (False, 1.0), (False, 0.0), ("never", 0.0)])
+def test_stops_before_the_greatest_length(early, penalty):
+    expected, got = both(
+        rows=2, eos=8, num_beams=3, max_new_tokens=60, early_stopping=early, length_penalty=penalty, **DICT
+    )
+    same(expected, got)
+    assert len(got.scores) < 60
+
+
 @pytest.mark.parametrize("name", ["gpt2", "qwen3", "llama-tied"])
 @pytest.mark.parametrize("beams", [2, 5])
 def test_families(name, beams):
