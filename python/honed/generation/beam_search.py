@@ -75,18 +75,13 @@ def why_not_beams(model, input_ids, config, synced: bool, model_kwargs: dict) ->
 
 def _continuations(beams, running, count: int, draw: bool):
     """Scores, beams (within the prompt) and tokens of ``count`` continuations, (prompts, count)."""
-    if draw:
-        scores = beams.log_probabilities()
-        beams.keep(scores)
-        total = (scores + running[:, None]).view(beams.prompts, -1)
-        at = torch.multinomial(torch.softmax(total, dim=-1), count)
-        return torch.gather(total, 1, at), at // scores.shape[1], at % scores.shape[1]
-    if beams.processors or beams.keeps_scores:
-        scores = beams.log_probabilities()
-        beams.keep(scores)
+    scores = beams.log_probabilities()
+    beams.keep(scores)
+    if not draw:
         return best(scores, running, beams.count, count)
-    beams.keep()
-    return best(beams.logits, running - torch.logsumexp(beams.logits, dim=-1), beams.count, count)
+    total = (scores + running[:, None]).view(beams.prompts, -1)
+    at = torch.multinomial(torch.softmax(total, dim=-1), count)
+    return torch.gather(total, 1, at), at // scores.shape[1], at % scores.shape[1]
 
 
 def _stops(beams, parents, tokens):

@@ -13,6 +13,7 @@ from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, Generat
 
 from honed.generation.decoding import CACHE
 from honed.generation.stepper import stepper_for, take_rows
+from honed.ops import log_softmax
 
 _BLOCK = 64  # of the vocabulary, whose largest score is looked at first
 
@@ -82,12 +83,12 @@ class Beams:
 
     def log_probabilities(self, rows=slice(None), before=None):
         """Of the tokens that may follow, after the processors; ``before`` changes them first."""
-        scores = torch.log_softmax(self.logits[rows], dim=-1)
+        scores = log_softmax(self.logits[rows], dim=-1)
         if before is not None:
             scores = before(scores)
         return self.processors(self.rows_text(rows), scores) if self.processors else scores
 
-    def keep(self, scores=None) -> None:
+    def keep(self, scores) -> None:
         """Of this step, what the result has beside the texts."""
         if self.keeps_scores:
             self.scores.append(scores.clone())
@@ -172,8 +173,7 @@ class Hypothesis:
 def best(scores, beam_scores, beams: int, count: int):
     """The ``count`` best continuations of each prompt's beams: scores, beams and tokens, (prompts, count).
 
-    ``scores`` (rows, V) are log-probabilities or, less a number a row, logits: ``beam_scores`` (rows,) is
-    added to them.
+    ``beam_scores`` (rows,) is added to ``scores`` (rows, V).
     """
     return best_of(*largest(scores, count), beam_scores, beams, count)
 

@@ -43,13 +43,8 @@ def constrained_beam_search(
     running = torch.full((beams.prompts, beams.count), -1.0e9)
     running[:, 0] = 0
     while True:
-        if beams.processors or beams.keeps_scores:
-            scores, added = beams.log_probabilities(), running.flatten()
-            beams.keep(scores)
-        else:
-            scores = beams.logits
-            added = running.flatten() - torch.logsumexp(scores, dim=-1)
-            beams.keep()
+        scores, added = beams.log_probabilities(), running.flatten()
+        beams.keep(scores)
         count = beams.candidates * beams.count
         each = largest(scores, count)
         found = best_of(*each, added, beams.count, count)
