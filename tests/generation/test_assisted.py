@@ -162,3 +162,14 @@ def test_other_drafts_run_transformers_loop():
     assert torch.equal(_greedy(by_layers, ids, assistant_model=fast), expected)
     with pytest.raises(ValueError, match="batch_size = 1"):
         _greedy(fast, prompt(2, 9), assistant_model=_draft_of(plain))
+
+
+def test_mirostat_sees_each_token_once():
+    plain, fast = pair("llama")
+    options = {"do_sample": True, "mirostat": 2, "top_k": 0, "max_new_tokens": NEW}
+    texts = []
+    for more in ({}, {"assistant_model": _draft_of(plain)}, {"prompt_lookup_num_tokens": 3}):
+        torch.manual_seed(0)
+        texts.append(fast.generate(prompt(1, 9), **options, **more))
+    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
+    assert any("Mirostat has to see each token once" in why for why in honed.report(fast).fallbacks)
