@@ -100,10 +100,7 @@ def assisted_decoding(
         tokens, q = draft.propose(before, loop.room - 1)
         whole = torch.cat((before, tokens), 1)
         logits = stepper(whole[:, stepper.length :], keep=tokens.shape[1] + 1)
-        scores = torch.stack(
-            [loop.process(logits[:, i], whole[:, : before.shape[1] + i]) for i in range(tokens.shape[1] + 1)],
-            1,
-        )
+        scores = _processed(loop, whole, logits)
         valid = (_verify if generation_config.do_sample else _compare)(tokens[0], scores[0], q)
         draft.learn(len(valid) - 1, tokens.shape[1])
         for i, token in enumerate(valid):
@@ -134,6 +131,19 @@ def _why_not(model, input_ids, config, assistant, assistant_tokenizer, model_kwa
     return reason
 
 
+def _processed(loop, whole, logits):
+    """Scores (1, n, V) of the drafted tokens at the end of ``whole`` and of the one after them, but none
+    behind a token that the processors forbid: a grammar cannot go on from it."""
+    drafted = logits.shape[1] - 1
+    start = whole.shape[1] - drafted
+    found = []
+    for i in range(drafted + 1):
+        found.append(loop.process(logits[:, i], whole[:, : start + i]))
+        if i < drafted and float(found[-1][0, whole[0, start + i]]) == -torch.inf:
+            break
+    return torch.stack(found, 1)
+
+
 def _for_draft(model_kwargs: dict) -> dict:
     return {name: value for name, value in model_kwargs.items() if name != CACHE}
 
@@ -141,7 +151,7 @@ def _for_draft(model_kwargs: dict) -> dict:
 def _compare(tokens, scores, q):
     """The drafted tokens that are the best ones, and the best one after them."""
     best = scores.argmax(-1)
-    kept = int((tokens == best[:-1]).long().cumprod(0).sum())
+    kept = int((tokens[: len(best) - 1] == best[:-1]).long().cumprod(0).sum())
     return best[: kept + 1]
 
 
