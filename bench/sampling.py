@@ -4,9 +4,9 @@
     python bench/sampling.py --only chain --threads 1 --no-csv
 
 What each pays for a batch of logits: honed one call; transformers its processors, softmax and multinomial;
-llama.cpp the array of candidates filled from the logits (as its Python package does; also timed alone) and its
-chain. All keep the same tokens, which is
-checked before anything is timed. Logits are Gaussian, of 3 standard deviations; the history has 128 tokens.
+llama.cpp the array of candidates, filled from the logits as its Python package does ("filling": that alone)
+and its chain. All keep the same tokens, which is checked before anything is timed. Logits are Gaussian, of 3
+standard deviations; the history has 128 tokens.
 """
 
 from __future__ import annotations

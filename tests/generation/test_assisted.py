@@ -162,3 +162,32 @@ def test_other_drafts_run_transformers_loop():
     assert torch.equal(_greedy(by_layers, ids, assistant_model=fast), expected)
     with pytest.raises(ValueError, match="batch_size = 1"):
         _greedy(fast, prompt(2, 9), assistant_model=_draft_of(plain))
+
+
+def test_mirostat_sees_each_token_once():
+    plain, fast = pair("llama")
+    options = {"do_sample": True, "mirostat": 2, "top_k": 0, "max_new_tokens": NEW}
+    texts = []
+    for more in ({}, {"assistant_model": _draft_of(plain)}, {"prompt_lookup_num_tokens": 3}):
+        torch.manual_seed(0)
+        texts.append(fast.generate(prompt(1, 9), **options, **more))
+    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
+    assert any("Mirostat has to see each token once" in why for why in honed.report(fast).fallbacks)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_no_processor_sees_what_it_forbade(sample):
+    _, fast = pair("gpt2")
+    ids = torch.tensor([[9, 8, 7, 9, 8, 7, 9]])
+    seen = []
+
+    def no_eight(ids, scores):
+        assert 8 not in ids[0, 7:]
+        seen.append(ids.shape[1])
+        return scores.index_fill(-1, torch.tensor([8]), -math.inf)
+
+    options = {"logits_processor": [no_eight], "do_sample": sample, "max_new_tokens": NEW}
+    got = fast.generate(ids, prompt_lookup_num_tokens=4, **options)
+    assert 8 not in got[0, 7:] and len(seen) >= NEW
+    if not sample:
+        assert torch.equal(got, fast.generate(ids, **options))

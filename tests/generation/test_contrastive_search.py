@@ -8,6 +8,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 import honed
+from honed.generation.contrastive_search import _Past
 
 NEW = 8
 
@@ -53,12 +54,13 @@ def test_tokens_are_the_definitions(name, alpha, top_k):
 def test_padding_is_no_previous_token():
     plain, fast = pair("llama")
     ids = prompt(1, 9)
-    padded = torch.cat((torch.full((1, 4), 2), ids), 1)
+    alone = reference(plain, ids, 0.8, 5)
+    # Padding that the row would be punished for, if it counted: its own next tokens.
+    padded = torch.cat((torch.tensor([alone[9:13]]), ids), 1)
     both = torch.cat((padded, prompt(1, 13, seed=4)))
     mask = torch.ones_like(both)
     mask[0, :4] = 0
-    got = fast.generate(both, attention_mask=mask, penalty_alpha=0.6, top_k=5, max_new_tokens=NEW)
-    alone = reference(plain, ids, 0.6, 5)
+    got = fast.generate(both, attention_mask=mask, penalty_alpha=0.8, top_k=5, max_new_tokens=NEW)
     assert got[0, 4 : 4 + len(alone)].tolist() == alone
     assert not honed.report(fast).fallbacks
 
@@ -111,3 +113,16 @@ def test_the_models_limit():
     with pytest.warns(UserWarning, match="stops after 8 new tokens"):
         got = fast.generate(prompt(1, 120), penalty_alpha=0.6, top_k=4, max_new_tokens=30)
     assert got.shape[1] <= 128
+
+
+def test_padding_is_not_looked_at():
+    hidden = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    real = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    past = _Past(hidden, real != 0, 3)
+    states = torch.nn.functional.normalize(hidden[:, [0, 4]], dim=-1)  # one is padding, one a token
+    got = past.closest(states)
+    own = cosine_similarity(states[:, :, None], hidden[:, None], dim=-1)
+    assert torch.allclose(got[0], own[0, :, 2:].amax(-1)) and got[0, 0] < 0.99
+    assert torch.allclose(got[1], torch.ones(2))
+    past.add(states[:, 0])
+    assert torch.allclose(past.closest(states)[:, 0], torch.ones(2))

@@ -30,6 +30,8 @@ SEARCH = {"penalty_alpha": 0.6, "top_k": 4, "max_new_tokens": 8}
         ({"guidance_scale": 1.0}, None),
         ({"num_beams": 4}, None),
         ({"num_beams": 4, "num_beam_groups": 1}, None),
+        ({"num_beams": 4, "num_beam_groups": 2}, "group_beam_search"),
+        ({"num_beams": 4, "force_words_ids": [[5]]}, "constrained_beam_search"),
     ],
 )
 def test_options_are_those_of_transformers(options, expected):
@@ -71,6 +73,27 @@ def test_stop_strings_and_own_callables(tokenizer):
 
     assert fast.generate(ids, custom_generate=own, **SEARCH) == "mine"
     assert "streamer" not in given
+
+
+GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}
+FORCED = {"num_beams": 4, "force_words_ids": [[7, 8]]}
+
+
+@pytest.mark.parametrize("options", [GROUPS, FORCED], ids=["groups", "forced"])
+@pytest.mark.parametrize("name", ["llama", "opt", "t5"])
+def test_dropped_beam_searches(name, options, tokenizer):
+    _, fast = pair(name)
+    got = fast.generate(prompt(1, 9), max_new_tokens=8, **options)[0].tolist()
+    if options is FORCED:
+        assert [7, 8] in [got[i : i + 2] for i in range(len(got) - 1)]
+    if name == "llama":
+        stopped = fast.generate(
+            prompt(1, 9), max_new_tokens=8, stop_strings=["never there"], tokenizer=tokenizer, **options
+        )
+        assert stopped[0].tolist() == got
+        assert not honed.report(fast).fallbacks
+    with pytest.raises(ValueError, match="streamer is set, expected none with"):
+        fast.generate(prompt(1, 9), max_new_tokens=8, streamer=object(), **options)
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "t5"])

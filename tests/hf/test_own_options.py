@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from tests.hf.conftest import make, on_engine, pair, prompt
-from transformers import GenerationConfig
+from transformers import GenerationConfig, OPTConfig, OPTForCausalLM
 
 import honed
 from honed import _core
+from honed.generation import sequence_breakers
 from honed.generation.options import OPTIONS, take_options
 from honed.testing import cpu_level
 
@@ -120,12 +121,28 @@ def test_beams_take_them_too():
     assert (got[:, 11:] == 40).all()
 
 
+def test_models_without_the_engine_take_them_too():
+    config = OPTConfig(vocab_size=99, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=2)
+    fast = honed.hone(OPTForCausalLM(config).eval())
+    ids = prompt(2) % 99
+    assert (fast.generate(ids, **GREEDY, logit_bias={40: 500.0})[:, 11:] == 40).all()
+    out = fast.generate(ids, do_sample=True, max_new_tokens=9, top_n_sigma=0.0001, eos_token_id=None)
+    assert torch.equal(out, fast.generate(ids, do_sample=False, max_new_tokens=9, eos_token_id=None))
+
+
 def test_take_options():
     kwargs = {"top_k": 3, "dry_multiplier": 1.0, "mirostat": 2}
     config = GenerationConfig()
     assert take_options(kwargs, config) == {"dry_multiplier": 1.0, "mirostat": 2}
     assert kwargs == {"top_k": 3} and config.mirostat == 2 and config.dry_multiplier == 1.0
     assert set(OPTIONS) >= {"dynatemp_range", "top_n_sigma", "xtc_threshold", "mirostat_eta", "dry_window"}
+
+
+def test_sequence_breakers_of_text(tokenizer):
+    a, b, line = tokenizer.convert_tokens_to_ids(["a", "b", "\u010a"])
+    assert sequence_breakers(["\n", "ab"], tokenizer) == [[line], [a, b]]
+    with pytest.raises(ValueError, match="a text is empty"):
+        sequence_breakers([""], tokenizer)
 
 
 @pytest.mark.parametrize(

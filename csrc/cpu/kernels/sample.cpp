@@ -117,8 +117,8 @@ class Row {
     if (!ordinary(least, temperature)) return false;
     tokens_.take_from(logits_, temperature, least);
     Cut cut;
-    bool clear = tokens_.count() >= o.min_tokens_to_keep &&
-                 tokens_.roughly_without(share, total, rough, &cut);
+    bool clear = tokens_.roughly_without(share, total, rough, &cut) &&
+                 tokens_.count() >= o.min_tokens_to_keep;
     if (!clear) return false;
     tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
     return true;

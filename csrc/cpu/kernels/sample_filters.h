@@ -68,6 +68,7 @@ class Filters {
   }
 
   void entropy_share() {
+    t_.keep_if([&](int64_t i) { return t_.x(i) > -kInfinity; });  // no rank is of these
     t_.keep(t_.largest(kRanked));
     t_.weigh();
     bool in[kRanked] = {};

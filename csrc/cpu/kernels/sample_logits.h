@@ -11,6 +11,16 @@ namespace {
 // e^x 2^-n in f32, n fixed: the same number for the same x, within kRough of it (the reduced argument's
 // 2e-8, and 1.1 ulp), where x is at most 80 below `top`.
 constexpr double kRough = 2e-7;
+HONED_INLINE void add_to(vd (&sum)[2], vf v) {  // in f64
+#if defined(__AVX512F__)
+  sum[0] += (vd)_mm512_cvtps_pd(_mm512_castps512_ps256(v));
+  sum[1] += (vd)_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+#else
+  vh half[2];
+  __builtin_memcpy(half, &v, sizeof v);
+  for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
+#endif
+}
 class Rough {
  public:
   explicit Rough(float top)
@@ -19,13 +29,6 @@ class Rough {
     x = vmax(x, low_);
     vf n = round_even(x * set1(1.44269504f));
     return exp_of_parts(minus_ln2(x, n), n - shift_);
-  }
-  // Adds the numbers of both halves in f64.
-  HONED_INLINE void add(vf x, vd (&sum)[2]) const {
-    vh half[2];
-    vf e = (*this)(x);
-    __builtin_memcpy(half, &e, sizeof e);
-    for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
   }
   // Of x in f64.
   double exact(double x) const { return __builtin_exp(x - product(shift_[0], 0.6931471805599453)); }
@@ -96,20 +99,20 @@ class Logits {
     alignas(64) float y[kBlock];
     vd sum[2] = {};
     vf by = set1(temperature);
-    bool divides = temperature != 1.0f;
-    auto add = [&](const auto* from) {
-      if (divides)
-        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i) / by, sum);
+    auto add = [&](const auto* from, int64_t count) {
+      if (temperature != 1.0f)
+        for (int64_t i = 0; i < count; i += kLanes) add_to(sum, rough(load(from + i) / by));
       else
-        for (int i = 0; i < kBlock; i += kLanes) rough.add(load(from + i), sum);
+        for (int64_t i = 0; i < count; i += kLanes) add_to(sum, rough(load(from + i)));
     };
-    for (int64_t b = 0; b < blocks_; ++b) {
-      bool plain = !row_.allowed && !(row_.edit_count > 0 && first_edit_[b] >= 0);
-      if (plain && (b + 1) * kBlock <= vocab_) {
-        add(data_ + b * kBlock);
-      } else {
+    int64_t whole = row_.allowed ? 0 : vocab_ / kBlock;
+    for (int64_t b = 0; b < blocks_;) {
+      int64_t end = b;  // of the blocks that are as they lie in memory
+      while (end < whole && !(row_.edit_count > 0 && first_edit_[end] >= 0)) ++end;
+      add(data_ + b * kBlock, (end - b) * kBlock);
+      for (b = end; b < blocks_ && (b >= whole || first_edit_[b] >= 0); ++b) {
         block(b, y);
-        add(y);
+        add(y, kBlock);
       }
     }
     vd both = sum[0] + sum[1];

@@ -202,22 +202,19 @@ class Tokens {
   // here weigh at most `share` of `all`.
   void drop_roughly(double all, double share, const Rough& rough) {
     float* weight = reinterpret_cast<float*>(list_.weight);
-    float low = top_, high = top_;
+    vf smallest = set1(top_);
     for (int64_t i = 0; i < padded(count_); i += kLanes) {
       vf x = load(x_ + i);
+      smallest = select_less(set1(-kInfinity), x, vmin(x, smallest), smallest);
       store(weight + i, rough(x));
     }
-    for (int64_t i = 0; i < count_; ++i) low = x_[i] < low ? x_[i] : low;
+    float low = -reduce_max(zero() - smallest), high = top_;
     float least = low;
     for (int halving = 0; halving < kHalvings; ++halving) {
       float at = 0.5f * low + 0.5f * high;
       vd sum[2] = {};
-      for (int64_t i = 0; i < padded(count_); i += kLanes) {
-        vh half[2];
-        vf w = select_less(load(x_ + i), set1(at), zero(), load(weight + i));
-        __builtin_memcpy(half, &w, sizeof w);
-        for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
-      }
+      for (int64_t i = 0; i < padded(count_); i += kLanes)
+        add_to(sum, select_less(load(x_ + i), set1(at), zero(), load(weight + i)));
       double above = 0.0;
       for (int i = 0; i < kDoubles; ++i) above += sum[0][i] + sum[1][i];
       if (all - above < share)

@@ -1,3 +1,4 @@
-"""Decoding: the engine's loop, honed's own options of ``generate``, grammars."""
+"""Decoding: the engine's loop, the strategies, honed's own options of ``generate``, grammars."""
 
+from honed.generation.breakers import sequence_breakers
 from honed.generation.grammar import json_schema, lark, regex

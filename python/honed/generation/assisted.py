@@ -8,14 +8,14 @@ from transformers.generation import candidate_generator, logits_process
 
 from honed.generation.decoding import CACHE
 from honed.generation.loop import Loop, draw
+from honed.generation.processors import Mirostat
 from honed.generation.stepper import stepper_for, why_not_engine
 
-_STATEFUL = tuple(  # they count on being called once a token
-    getattr(logits_process, name)
-    for name in (
-        "UnbatchedClassifierFreeGuidanceLogitsProcessor",
-        "SynthIDTextWatermarkLogitsProcessor",
-    )
+# They count on being called once a token, with the tokens that stay.
+_STATEFUL = (
+    Mirostat,
+    logits_process.SynthIDTextWatermarkLogitsProcessor,
+    logits_process.UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
 
@@ -46,17 +46,23 @@ def assisted_decoding(
     ``assistant_confidence_threshold``. For the model as its own draft:
     ``model.generate(ids, assistant_model=honed.hone(copy.deepcopy(model), weights="int4"))``.
 
-    ``transformers_own``, the method of that class, runs whatever does not run on the engine.
+    ``transformers_own``, the method of that class, runs whatever does not run on the engine. Processors that
+    have to see each token once (mirostat, SynthID, guidance) run without a draft.
     """
-    reason = _why_not(
-        model,
-        input_ids,
-        logits_processor,
-        generation_config,
-        assistant_model,
-        assistant_tokenizer,
-        model_kwargs,
-    )
+    stateful = next((type(p).__name__ for p in logits_processor if isinstance(p, _STATEFUL)), None)
+    if stateful is not None:
+        if hasattr(model, "_honed"):
+            model._honed.note(f"assisted decoding: without a draft, {stateful} has to see each token once")
+        return model._sample(
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            synced_gpus=synced_gpus,
+            streamer=streamer,
+            **model_kwargs,
+        )
+    reason = _why_not(model, input_ids, generation_config, assistant_model, assistant_tokenizer, model_kwargs)
     if reason is not None or synced_gpus:
         if hasattr(model, "_honed"):
             model._honed.note(f"assisted decoding: {reason or 'synced_gpus'}")
@@ -94,10 +100,7 @@ def assisted_decoding(
         tokens, q = draft.propose(before, loop.room - 1)
         whole = torch.cat((before, tokens), 1)
         logits = stepper(whole[:, stepper.length :], keep=tokens.shape[1] + 1)
-        scores = torch.stack(
-            [loop.process(logits[:, i], whole[:, : before.shape[1] + i]) for i in range(tokens.shape[1] + 1)],
-            1,
-        )
+        scores = _processed(loop, whole, logits)
         valid = (_verify if generation_config.do_sample else _compare)(tokens[0], scores[0], q)
         draft.learn(len(valid) - 1, tokens.shape[1])
         for i, token in enumerate(valid):
@@ -110,7 +113,7 @@ def assisted_decoding(
     return loop.result(stepper.cache)
 
 
-def _why_not(model, input_ids, processors, config, assistant, assistant_tokenizer, model_kwargs):
+def _why_not(model, input_ids, config, assistant, assistant_tokenizer, model_kwargs):
     """Why transformers' own loop runs: it has more kinds of drafts, and what it refuses it explains."""
     for name in ("use_mtp", "assistant_early_exit", "assistant_ensemble_weight", "speculation_type"):
         if getattr(config, name, None):
@@ -119,8 +122,6 @@ def _why_not(model, input_ids, processors, config, assistant, assistant_tokenize
         return "assistant_tokenizer"
     if len(input_ids) > 1:
         return "several rows"
-    if any(isinstance(processor, _STATEFUL) for processor in processors):
-        return "a processor that counts its calls"
     if config.return_dict_in_generate and (config.output_attentions or config.output_hidden_states):
         return "attentions or hidden states among the results"
     reason = why_not_engine(model, input_ids, model_kwargs, config.max_length)
@@ -130,6 +131,19 @@ def _why_not(model, input_ids, processors, config, assistant, assistant_tokenize
     return reason
 
 
+def _processed(loop, whole, logits):
+    """Scores (1, n, V) of the drafted tokens at the end of ``whole`` and of the one after them, but none
+    behind a token that the processors forbid: a grammar cannot go on from it."""
+    drafted = logits.shape[1] - 1
+    start = whole.shape[1] - drafted
+    found = []
+    for i in range(drafted + 1):
+        found.append(loop.process(logits[:, i], whole[:, : start + i]))
+        if i < drafted and float(found[-1][0, whole[0, start + i]]) == -torch.inf:
+            break
+    return torch.stack(found, 1)
+
+
 def _for_draft(model_kwargs: dict) -> dict:
     return {name: value for name, value in model_kwargs.items() if name != CACHE}
 
@@ -137,7 +151,7 @@ def _for_draft(model_kwargs: dict) -> dict:
 def _compare(tokens, scores, q):
     """The drafted tokens that are the best ones, and the best one after them."""
     best = scores.argmax(-1)
-    kept = int((tokens == best[:-1]).long().cumprod(0).sum())
+    kept = int((tokens[: len(best) - 1] == best[:-1]).long().cumprod(0).sum())
     return best[: kept + 1]
 
 

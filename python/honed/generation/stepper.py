@@ -13,7 +13,8 @@ from transformers.utils import ModelOutput
 from honed._lib import _core
 from honed.generation.decoding import CACHE
 
-_ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache", "logits_to_keep"))
+# ``tokenizer`` is for the stopping criteria: generate() hands it on to every decoding method.
+_ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache", "logits_to_keep", "tokenizer"))
 
 
 class Stepper:

@@ -47,7 +47,12 @@ def hone(
             ``from_pretrained`` left mapped on the model's own file stay there. Only on the engine.
 
     Returns:
-        The same object. On the engine its class is a subclass of what it was, of the same name.
+        The same object. On the engine, and where it can ``generate``, its class is a subclass of what it was,
+        of the same name.
+
+    ``generate`` takes transformers' options, also those of the strategies that transformers left to programs
+    from elsewhere: ``penalty_alpha`` (contrastive search), ``dola_layers``, ``num_beam_groups``,
+    ``force_words_ids``. Nothing is fetched for them.
 
     On the engine, calls that need gradients, attentions, hidden states or hooks run on torch, and
     :func:`report` counts them.

@@ -144,7 +144,9 @@ def why_torch(model, given: dict) -> str | None:
         return "autocast is on"
     past = given.get(CACHE)
     ids = given.get("input_ids")
-    step = isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None
+    step = (
+        isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
+    )
     if not handle.ready(model, thorough=not step):
         return handle.reason
     reason = _odd_argument(model, given)

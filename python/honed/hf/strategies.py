@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 
 from transformers import GenerationMixin
 
@@ -34,6 +35,8 @@ class HonedGeneration(TakesOptions):
         if not getattr(custom_generate, "__module__", "").startswith("honed.generation."):
             return super()._extract_generation_mode_kwargs(custom_generate, *others)
         found = super()._extract_generation_mode_kwargs(None, *others)
+        if "streamer" in found and "streamer" not in inspect.signature(custom_generate).parameters:
+            raise ValueError(f"generate: streamer is set, expected none with {custom_generate.__name__}")
         return {name: value for name, value in found.items() if not name.startswith("assistant_")}
 
     def _assisted_decoding(self, input_ids, **options):
