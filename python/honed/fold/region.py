@@ -32,6 +32,7 @@ _GRAPHS = 4  # of sizes and layouts, that a region keeps
 _WEIGHTS = 16 << 20
 _FEW_WEIGHTS = 4 << 20  # the first part of a network that has more in all
 _OPTIONS = ("forward", "storage", "exact", "accumulate")  # absent as a rule, and then may be set
+_INTERNAL = frozenset(nn.Module().__dict__) - {"training", "_parameters", "_buffers"}
 _run_linear = _core.linear_packed
 
 
@@ -100,7 +101,7 @@ class Region:
             watch.type(module)
             watch.empty(module._forward_hooks)
             watch.empty(module._forward_pre_hooks)
-            for name in {*own, *_OPTIONS}:
+            for name in {*own, *_OPTIONS} - _INTERNAL:
                 if not name.startswith("_packed"):
                     watch.entry(own, name)
             for slots in (module._parameters, module._buffers):
