@@ -58,11 +58,15 @@ void Held::run(int team_size, FunctionRef<void(const Team&)> body) {
   job = &body;
   team = {0, team_size, &sync};
   turn.arrive_and_wait(size);
-  {
+  std::exception_ptr error;  // the others wait for the end of the job
+  try {
     Inside here;
     body(team);
+  } catch (...) {
+    error = std::current_exception();
   }
   turn.arrive_and_wait(size);
+  if (error) std::rethrow_exception(error);
 }
 
 void Held::serve(int rank, int count) {

@@ -1,7 +1,9 @@
 """Runs of steps that a folded network makes in one call."""
 
 import copy
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -188,9 +190,19 @@ def test_threads_at_once():
     assert not wrong
 
 
+def test_is_freed():
+    fast, x = mobile()[1], torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        fast(x)
+    gone = [weakref.ref(fast), weakref.ref(fast.classifier[1]), weakref.ref(regions(fast)[0])]
+    del fast
+    gc.collect()
+    assert not any(each() for each in gone)
+
+
 def test_int8_and_half():
     for options, dtype in (({"weights": "int8"}, torch.float32), ({}, torch.bfloat16)):
-        plain, fast, x = pair(**options)
+        _, fast, x = pair(**options)
         fast, x = fast.to(dtype), x.to(dtype)
         with torch.no_grad():
             got = fast(x)

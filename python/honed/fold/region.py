@@ -82,8 +82,8 @@ class Region:
             if key in graphs:
                 return None
             graph = self._record([x[:1] for x in inputs] if each else inputs, each)
-            while len(graphs) >= _GRAPHS:
-                graphs.pop(next(iter(graphs)), None)
+            for old in [*graphs][: 1 - _GRAPHS]:
+                graphs.pop(old, None)
             graphs[key] = graph
             if graph is None:
                 return None
@@ -173,7 +173,9 @@ def _step(node, modules):
         if node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
             return None
         calls = [target] if isinstance(target, Fused) else [target.first, target.second]
-        parts = [part for call in calls for part in (*call.parts, *([] if call.norm is None else [call.norm]))]
+        parts = [
+            part for call in calls for part in (*call.parts, *([] if call.norm is None else [call.norm]))
+        ]
         return (_pair if isinstance(target, Pair) else _fused)(target), parts
     if target is torch.flatten or (node.op == "call_method" and target == "flatten"):
         rest, options = node.args[1:], dict(node.kwargs)
