@@ -2,9 +2,13 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "bindings/_sample_options.h"
+#include "bindings/_token_rules.h"
 #include "bindings/activation.h"
 #include "bindings/caster.h"
 #include "core/check.h"
@@ -40,6 +44,7 @@ class Reader {
   py::object object(const char* key) const {
     return py::reinterpret_borrow<py::object>(dict_[key]);
   }
+  py::object optional(const char* key) const { return has(key) ? object(key) : py::none(); }
 
   template <class Choice>
   Choice choose(const char* key,
@@ -162,18 +167,112 @@ struct Prompt {
 };
 
 py::object forward(const Engine& engine, Cache& cache, const Tensor& ids,
-                   const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep) {
+                   const OptionalTensor& positions, const OptionalTensor& mask, int64_t keep,
+                   const std::vector<int64_t>& states, int64_t hidden_keep) {
   engine::CacheUse use(cache);
   Prompt prompt(cache, ids, positions, mask);
   if (keep <= 0 || keep > prompt.tokens.time) keep = prompt.tokens.time;
   int64_t shape[] = {prompt.tokens.batch, keep, engine.model.description.vocab_size};
   NewTensor logits = empty(ids, shape, DType::f32);
-  {
+  auto run = [&](const engine::HiddenStates& hidden) {
     py::gil_scoped_release released;
-    engine::forward(engine.model, cache, prompt.tokens, keep, logits.view.as<float>());
+    engine::forward(engine.model, cache, prompt.tokens, keep, logits.view.as<float>(), hidden);
+  };
+  if (states.empty()) {
+    run({});
+    return logits.object;
   }
-  return logits.object;
+  if (hidden_keep <= 0 || hidden_keep > prompt.tokens.time) hidden_keep = prompt.tokens.time;
+  int64_t count = int64_t(states.size());
+  int64_t hidden_shape[] = {count, prompt.tokens.batch, hidden_keep,
+                            engine.model.description.hidden_size};
+  NewTensor hidden = empty(ids, hidden_shape, DType::f32);
+  engine::HiddenStates asked{states.data(), count, hidden_keep, hidden.view.as<float>()};
+  asked.check(engine.model.description, prompt.tokens.time);
+  run(asked);
+  return py::make_tuple(logits.object, hidden.object);
 }
+
+// Every row's sampling options: one dict for all, or one a row.
+std::vector<SampleOptions> sampling_of(const py::object& given, int64_t rows) {
+  std::vector<SampleOptions> out;
+  if (PyDict_Check(given.ptr())) {
+    out.assign(size_t(rows), read_sample_options(given.cast<py::dict>()));
+  } else {
+    for (const py::handle& each : given) out.push_back(read_sample_options(each.cast<py::dict>()));
+  }
+  return out;
+}
+
+// What generate() calls between the steps, in Python.
+class Hooks {
+ public:
+  Hooks(const Tensor& ids, int64_t vocab, const Reader& options, const py::object& callback)
+      : ids_(ids),
+        vocab_(vocab),
+        scores_(options.optional("scores")),
+        logits_(options.optional("logits")),
+        allowed_(options.optional("allowed")),
+        callback_(callback) {}
+
+  engine::GenerateHooks functions() {
+    engine::GenerateHooks hooks;
+    if (!allowed_.is_none()) hooks.allowed = [this] { return masks(); };
+    if (!scores_.is_none() || !logits_.is_none()) hooks.record = [this] { return record(); };
+    hooks.on_tokens = [this](const std::vector<int64_t>& tokens, std::vector<char>& finished) {
+      return on_tokens(tokens, finished);
+    };
+    return hooks;
+  }
+
+ private:
+  const uint32_t* masks() {
+    py::gil_scoped_acquire acquired;
+    held_ = allowed_();
+    if (held_.is_none()) return nullptr;
+    mask_.reset();
+    given_ = Tensor();
+    int64_t batch = ids_->size(0), words = (vocab_ + 31) / 32;
+    HONED_CHECK_TYPE(given_.borrow(held_.ptr()), "generate: the allowed tokens are no tensor");
+    HONED_CHECK(given_->ndim == 2 && given_->dtype == DType::i32 && given_->size(0) == batch &&
+                    given_->size(1) == words,
+                "generate: the allowed tokens are ", name_of(given_->dtype), " of shape ",
+                shape_of(given_.view()), ", expected int32 [", batch, ", ", words, "]");
+    mask_.emplace(given_.view());
+    return mask_->view()->as<uint32_t>();
+  }
+
+  engine::StepRecord record() {
+    py::gil_scoped_acquire acquired;
+    auto add = [this](const py::object& list) -> float* {
+      if (list.is_none()) return nullptr;
+      NewTensor made = empty(ids_, {std::array{ids_->size(0), vocab_}}, DType::f32);
+      list.attr("append")(made.object);
+      return made.view.as<float>();
+    };
+    return {add(logits_), add(scores_)};
+  }
+
+  // Between tokens: the caller's callback, and a look for Ctrl-C.
+  bool on_tokens(const std::vector<int64_t>& tokens, std::vector<char>& finished) {
+    py::gil_scoped_acquire acquired;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (callback_.is_none()) return false;
+    py::object answer = callback_(tokens);
+    if (!PyList_Check(answer.ptr())) return answer.cast<bool>();
+    auto ended = answer.cast<std::vector<bool>>();
+    HONED_CHECK(ended.size() == finished.size(), "generate: the callback ended ", ended.size(),
+                " rows, expected ", finished.size());
+    for (size_t b = 0; b < ended.size(); ++b) finished[b] = char(finished[b] || ended[b]);
+    return false;
+  }
+
+  const Tensor& ids_;
+  int64_t vocab_;
+  py::object scores_, logits_, allowed_, callback_, held_ = py::none();
+  Tensor given_;
+  std::optional<Dense> mask_;
+};
 
 py::object generate(const Engine& engine, Cache& cache, const Tensor& ids,
                     const OptionalTensor& positions, const OptionalTensor& mask,
@@ -182,25 +281,19 @@ py::object generate(const Engine& engine, Cache& cache, const Tensor& ids,
   engine::CacheUse use(cache);
   Prompt prompt(cache, ids, positions, mask);
   Reader r(options, "the options");
+  int64_t rows = prompt.tokens.batch;
   engine::GenerateOptions o{max_new_tokens,
                             stop,
                             pad,
-                            r.get<bool>("do_sample"),
-                            r.get<float>("temperature"),
-                            r.get<int64_t>("top_k"),
-                            r.get<double>("top_p"),
-                            r.get<double>("min_p"),
-                            r.get<std::vector<uint64_t>>("seeds")};
-  // Between tokens: the caller's callback, and a look for Ctrl-C.
-  auto on_tokens = [&](const std::vector<int64_t>& tokens) {
-    py::gil_scoped_acquire acquired;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    return !callback.is_none() && callback(tokens).cast<bool>();
-  };
+                            sampling_of(r.get<py::object>("sampling"), rows),
+                            r.get<std::vector<uint64_t>>("seeds"),
+                            read_rule_states(r.optional("rules"), rows)};
+  Hooks hooks(ids, engine.model.description.vocab_size, r, callback);
+  engine::GenerateHooks functions = hooks.functions();
   std::vector<std::vector<int64_t>> made;
   {
     py::gil_scoped_release released;
-    made = engine::generate(engine.model, cache, prompt.tokens, o, on_tokens);
+    made = engine::generate(engine.model, cache, prompt.tokens, o, functions);
   }
   int64_t batch = prompt.tokens.batch, time = prompt.tokens.time, count = int64_t(made.size());
   int64_t shape[] = {batch, time + count};
@@ -259,8 +352,12 @@ void bind_engine(py::module_& m) {
   py::classh<Engine>(m, "Engine", "A decoder-only transformer.")
       .def(py::init<const py::dict&, const py::dict&>(), py::arg("description"), py::arg("weights"))
       .def_property_readonly("nbytes", [](const Engine& engine) { return engine.model.bytes(); })
-      .def("forward", &forward, "Logits of the last `keep` positions (0: all).", py::arg("cache"),
-           py::arg("ids"), py::arg("positions"), py::arg("mask"), py::arg("keep"))
+      .def(
+          "forward", &forward,
+          "Logits of the last `keep` positions (0: all); with `hidden` also those hidden states of "
+          "the last `hidden_keep` positions.",
+          py::arg("cache"), py::arg("ids"), py::arg("positions"), py::arg("mask"), py::arg("keep"),
+          py::arg("hidden") = std::vector<int64_t>(), py::arg("hidden_keep") = 0)
       .def("generate", &generate, "Prompt and new tokens.", py::arg("cache"), py::arg("ids"),
            py::arg("positions"), py::arg("mask"), py::arg("max_new_tokens"), py::arg("stop"),
            py::arg("pad"), py::arg("options"), py::arg("callback"));

@@ -40,6 +40,7 @@ struct Step {
   int64_t keep;  // last positions to make logits for
   float* logits;
   int64_t logits_stride;  // of a batch row, in positions
+  HiddenStates hidden;
   Buffers buffers;
   Cursors cursors;
 
@@ -146,7 +147,10 @@ void place(Crew& crew, Step& s, const Layer& layer, int64_t index) {
                            d.head_dim,
                            width,
                            s.cache.keys(index),
-                           s.cache.row_stride(),
+                           s.cache.table(),
+                           s.cache.table_stride(),
+                           Cache::kPage,
+                           s.cache.page_stride(),
                            s.cache.head_stride(),
                            s.cache.length(),
                            s.cache.dtype()};
@@ -167,7 +171,7 @@ AttentionArgs attention_args(const Step& s, int64_t index) {
   a.v = s.cache.values(index);
   a.out = s.buffers.attention;
   int64_t q[3] = {time * width, d.head_dim, width};
-  int64_t kv[3] = {s.cache.row_stride(), s.cache.head_stride(), d.head_dim};
+  int64_t kv[3] = {s.cache.page_stride(), s.cache.head_stride(), d.head_dim};
   int64_t out[3] = {time * d.q_size(), d.head_dim, d.q_size()};
   std::copy(q, q + 3, a.q_stride);
   std::copy(kv, kv + 3, a.k_stride);
@@ -185,6 +189,9 @@ AttentionArgs attention_args(const Step& s, int64_t index) {
   a.softcap = d.attention_softcap;
   a.window_left = kNoWindow;
   a.offset = s.cache.length();
+  a.block_table = s.cache.table();
+  a.block_table_stride = s.cache.table_stride();
+  a.page = Cache::kPage;
   a.key_mask = s.tokens.mask;
   a.key_mask_stride = s.mask_stride;
   a.partial = s.buffers.partial;
@@ -282,6 +289,7 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
   void* rows = own ? own_rows : s.buffers.rows;
   float* h = own ? own_h : s.buffers.h;
   embed(crew, s);
+  take_hidden(s.hidden, s.model, crew, 0, s.buffers.x, s.tokens.batch, s.tokens.time);
   for (int64_t index = 0; index < d.num_layers; ++index) {
     const Layer& layer = s.model.layers[size_t(index)];
     const NormWeight& second =
@@ -296,6 +304,7 @@ void layers(Crew& crew, Step& s, void* own_rows, float* own_h) {
     add(crew, s, layer.attention_out->view(), s.buffers.attention, rows);
     if (!d.parallel_residual) mlp(crew, s, layer, second, rows, h);
     add(crew, s, layer.down->view(), s.buffers.mlp, rows);
+    take_hidden(s.hidden, s.model, crew, index + 1, s.buffers.x, s.tokens.batch, s.tokens.time);
   }
   if (s.keep > 0) finish(crew, s, own_rows, own_h);
 }
@@ -356,12 +365,13 @@ void check(const Model& model, const Cache& cache, const Tokens& tokens, int64_t
 
 }  // namespace
 
-void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits) {
+void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits,
+             HiddenStates hidden) {
   check(model, cache, tokens, keep);
   int64_t vocab = model.description.vocab_size;
   int64_t step = std::max<int64_t>(1, kChunkRows / tokens.batch), before = cache.length();
   int64_t first_kept = tokens.time - keep;
-  cache.reserve(before + tokens.time);
+  cache.open(tokens.time);
   std::vector<int64_t> ids, positions;
   for (int64_t t = 0; t < tokens.time; t += step) {
     int64_t time = std::min(step, tokens.time - t);
@@ -379,7 +389,8 @@ void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t kee
     }
     int64_t kept = std::clamp<int64_t>(t + time - first_kept, 0, time);
     float* to = kept ? logits + (t + time - kept - first_kept) * vocab : nullptr;
-    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, {}, {}};
+    hidden.start = t - (tokens.time - hidden.keep);
+    Step s{model, cache, chunk, before + tokens.time, kept, to, keep, hidden, {}, {}};
     run_chunk(s);
   }
 }

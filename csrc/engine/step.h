@@ -1,6 +1,7 @@
 // One forward pass of a decoder: tokens in, logits out, keys and values appended to the cache.
 #pragma once
 #include "engine/cache.h"
+#include "engine/hidden.h"
 #include "engine/model.h"
 
 namespace honed::engine {
@@ -12,8 +13,9 @@ struct Tokens {
   int64_t batch, time;
 };
 
-// logits: (B, keep, V) of the last `keep` positions. Checks ids, positions and lengths; throws
-// ValueError before anything is changed.
-void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits);
+// logits: (B, keep, V) of the last `keep` positions. `hidden`, checked, is written too. Checks
+// ids, positions and lengths; throws ValueError before anything is changed.
+void forward(const Model& model, Cache& cache, const Tokens& tokens, int64_t keep, float* logits,
+             HiddenStates hidden = {});
 
 }  // namespace honed::engine

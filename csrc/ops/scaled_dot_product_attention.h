@@ -76,13 +76,16 @@ struct AttentionArgs {
   } wide;
 };
 
-// to[b,h,first+t,:] = from[b,t,h,:], converted: new keys or values into a cache. Items: B * T.
+// Row first + t of sequence b, head h, of a paged cache (see above) = from[b,t,h,:], converted: new
+// keys or values. Items: B * T.
 struct CacheAppendArgs {
   const float* from;
   int64_t batch, time, heads, head_dim;
   int64_t from_stride;  // of a token (b,t); heads lie one after the other
   void* to;
-  int64_t to_batch_stride, to_head_stride;  // elements; a position is head_dim of them
+  const int32_t* block_table;
+  int64_t block_table_stride, page;
+  int64_t to_page_stride, to_head_stride;  // elements; a position is head_dim of them
   int64_t first;
   DType dtype;  // of `to`
 };

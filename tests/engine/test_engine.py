@@ -283,7 +283,7 @@ def test_cache_crop_reorder_and_growth():
 def test_generate_is_greedy_forward():
     plain = Plain("llama")
     engine = plain.engine()
-    options = {"do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seeds": []}
+    options = {"sampling": {"do_sample": False}, "seeds": []}
     ids = torch.randint(101, (2, 5))
     seen = []
     got = engine.generate(
@@ -307,7 +307,7 @@ def test_generate_is_greedy_forward():
 
 def test_sampling_repeats_with_its_seeds():
     engine = Plain("llama").engine()
-    options = {"do_sample": True, "temperature": 2.0, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "seeds": [5, 6]}
+    options = {"sampling": {"temperature": 2.0, "top_p": 0.9}, "seeds": [5, 6]}
     ids = torch.randint(101, (2, 5))
     first, again = (
         engine.generate(_core.Cache(engine, 2, 0, "f32"), ids, None, None, 20, [], 0, options, None)
@@ -323,7 +323,7 @@ def test_sampling_repeats_with_its_seeds():
 def test_a_cache_serves_one_call_of_its_own_engine():
     engine = Plain("llama").engine()
     ids = torch.zeros(1, 3, dtype=torch.int64)
-    options = {"do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seeds": []}
+    options = {"sampling": {"do_sample": False}, "seeds": []}
     odd = Plain("llama")
     odd.d = {**odd.d, "num_layers": 1}
     odd.layers = odd.layers[:1]

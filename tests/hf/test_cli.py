@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tests.hf.conftest import make
 
 from honed.cli import main
 from honed.demo import packaged_model
+from honed.generation.compare import STRATEGIES, distinct
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,40 @@ def test_generate(run, folder):
     drawn = [run("generate", *options, "--seed", seed, "--top-k", 40, "--json").stdout for seed in (1, 1, 2)]
     texts = [json.loads(text)["text"] for text in drawn]
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_generate_takes_any_option(run, folder):
+    options = ("--model", folder, "--prompt", "Call me", "--max-new-tokens", 6, "--json")
+    plain = json.loads(run("generate", *options).stdout)
+    same = json.loads(run("generate", *options, "--option", "num_beams=1").stdout)
+    assert same["text"] == plain["text"]
+    longer = json.loads(run("generate", *options, "--option", "min-new-tokens=6").stdout)
+    assert longer["new_tokens"] == 6
+    wrong = run("generate", *options, "--option", "num_beams")
+    assert wrong.returncode == 2
+    assert "expected NAME=JSON" in wrong.stderr
+
+
+def test_compare_strategies(run, folder):
+    options = ("--model", folder, "--prompt", "Call me", "--max-new-tokens", 8)
+    rows = json.loads(run("compare-strategies", *options, "--json").stdout)
+    assert {row["strategy"] for row in rows} == set(STRATEGIES)
+    by_name = {row["strategy"]: row for row in rows}
+    greedy = json.loads(run("generate", *options, "--json").stdout)
+    assert by_name["greedy"]["text"] == greedy["text"]
+    assert all(row["log_probability"] < 0 < row["tokens_per_second"] for row in rows)
+    shown = run("compare-strategies", *options, "--strategy", "greedy").stdout
+    assert "greedy" in shown
+    assert "log p" in shown
+    assert "top-p" not in shown
+    wrong = run("compare-strategies", *options, "--strategy", "best")
+    assert wrong.returncode == 2
+
+
+def test_distinct_counts_different_grams():
+    assert distinct([1, 2, 1, 2], 1) == 0.5
+    assert distinct([1, 2, 1, 2, 1], 2) == 0.5
+    assert math.isnan(distinct([1, 2], 3))
 
 
 def test_chat(run, folder):

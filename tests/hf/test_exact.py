@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from tests.hf.conftest import MODELS, VOCABULARY, close, make, on_engine, pair, prompt
-from transformers import DynamicCache, TextIteratorStreamer, pipeline
+from transformers import DynamicCache, LogitsProcessor, TextIteratorStreamer, pipeline
 from transformers.generation.streamers import BaseStreamer
 
 import honed
@@ -288,13 +288,16 @@ def test_text_streamer_and_pipeline(tokenizer):
     on_engine(fast)
 
 
+class Shifted(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        return scores.roll(1, -1)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"repetition_penalty": 1.3}, "decode loop: RepetitionPenaltyLogitsProcessor"),
-        ({"no_repeat_ngram_size": 2}, "decode loop: NoRepeatNGramLogitsProcessor"),
-        ({"max_time": 100.0}, "decode loop: MaxTimeCriteria"),
-        ({"return_dict_in_generate": True, "output_scores": True}, "decode loop: return_dict_in_generate"),
+        ({"watermarking_config": {"bias": 2.5}}, "decode loop: WatermarkLogitsProcessor"),
+        ({"logits_processor": [Shifted()]}, "decode loop: Shifted"),
         ({"use_cache": False}, "decode loop: use_cache is off"),
         ({"prompt_lookup_num_tokens": 3}, None),
     ],
@@ -304,9 +307,6 @@ def test_other_options_run_transformers_loop_on_our_forward(options, reason):
     plain, fast = pair("llama")
     ids = prompt(1)
     got, expected = (model.generate(ids, **GREEDY, **options) for model in (fast, plain))
-    if not isinstance(got, torch.Tensor):
-        close(torch.stack(got.scores), torch.stack(expected.scores))
-        got, expected = got.sequences, expected.sequences
     assert torch.equal(got, expected)
     found = honed.report(fast)
     assert dict(found.fallbacks) == ({reason: 1} if reason else {})
@@ -319,7 +319,7 @@ def test_defaults_of_generation_config_count():
         model.generation_config.repetition_penalty = 1.5
         model.generation_config.max_new_tokens = 12
     assert torch.equal(fast.generate(prompt()), plain.generate(prompt()))
-    assert honed.report(fast).fallbacks == {"decode loop: RepetitionPenaltyLogitsProcessor": 1}
+    on_engine(fast)
 
 
 def test_top_p_of_zero_keeps_the_best_token():

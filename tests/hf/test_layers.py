@@ -171,7 +171,7 @@ def test_what_is_left_alone():
 def test_a_family_trains_by_layers():
     plain = make("llama")
     fast = honed.hone(copy.deepcopy(plain), train=True)
-    assert type(fast) is type(plain)
+    assert type(fast).__mro__[2] is type(plain)
     for model in (plain, fast):
         model(prompt(), labels=prompt()).loss.backward()
     for one, other in zip(fast.parameters(), plain.parameters(), strict=True):

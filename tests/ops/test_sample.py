@@ -151,14 +151,14 @@ def test_rows_without_an_answer(level, do_sample):
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"temperature": -1.0}, "temperature is -1"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"top_k": -1}, "top_k is -1"),
-        ({"top_p": 0.0}, "top_p is 0"),
-        ({"top_p": 1.01}, "top_p is 1.01"),
-        ({"top_p": float("nan")}, "top_p is nan"),
-        ({"min_p": -0.1}, "min_p is -0.1"),
-        ({"min_p": float("nan")}, "min_p is nan"),
+        ({"temperature": -1.0}, "temperature of row 0 is -1"),
+        ({"temperature": float("nan")}, "temperature of row 0 is nan"),
+        ({"top_k": -1}, "top_k of row 0 is -1"),
+        ({"top_p": 0.0}, "top_p of row 0 is 0"),
+        ({"top_p": 1.01}, "top_p of row 0 is 1.01"),
+        ({"top_p": float("nan")}, "top_p of row 0 is nan"),
+        ({"min_p": -0.1}, "min_p of row 0 is -0.1"),
+        ({"min_p": float("nan")}, "min_p of row 0 is nan"),
         ({"seeds": [1]}, "1 seeds, expected one for each of 2 rows"),
     ],
 )

@@ -1,321 +1,225 @@
-// One token a row without sorting the vocabulary: maxima of small blocks say where the large logits
-// are, a histogram of weights says where the cumulative weight crosses top_p, and only what lies
-// there is sorted.
+// One token a row without sorting the vocabulary: the maxima of small blocks say where the large
+// logits are, and what a filter leaves is compacted for the next one.
 #include "ops/sample.h"
 
-#include "core/rng.h"
-#include "cpu/simd/exp_f64.h"
+#include "cpu/kernels/sample_filters.h"
 #include "cpu/visit.h"
 
 HONED_BEGIN_LEVEL
 
 namespace {
 
-constexpr int kBlock = kExpBlock, kBins = 2048;
-constexpr float kInfinity = __builtin_inff();
+constexpr int64_t kFew = 4;  // of so many blocks one may be looked at again for top_k
 
-// What is kept: x > least, and x == least from index `from` on.
-struct Kept {
-  float least = -kInfinity;
-  int64_t from = 0;
-  double min_weight = 0.0;
-};
-
-// Orders as the float does, zeros being equal.
-HONED_INLINE uint32_t key_of(float x) {
-  x += 0.0f;
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-HONED_INLINE float value_of(uint64_t entry) {
-  uint32_t key = uint32_t(entry >> 32), bits = key & 0x80000000u ? key ^ 0x80000000u : ~key;
-  float x;
-  __builtin_memcpy(&x, &bits, 4);
-  return x;
-}
-HONED_INLINE uint64_t entry_of(float x, int64_t index) {
-  return uint64_t(key_of(x)) << 32 | uint64_t(index);
-}
-HONED_INLINE int64_t index_of(uint64_t entry) { return int64_t(entry & 0xffffffffu); }
-
-// Sorts by value; of equal values the order stays. Radix sort from the low byte up.
-void sort_entries(uint64_t* list, uint64_t* other, int64_t n) {
-  int64_t count[4][256] = {};
-  for (int64_t i = 0; i < n; ++i)
-    for (int byte = 0; byte < 4; ++byte) ++count[byte][list[i] >> (32 + 8 * byte) & 255];
-  uint64_t *from = list, *to = other;
-  for (int byte = 0; byte < 4; ++byte) {
-    int shift = 32 + 8 * byte;
-    if (n == 0 || count[byte][from[0] >> shift & 255] == n) continue;  // all alike
-    int64_t at = 0;
-    for (int64_t& c : count[byte]) {
-      int64_t here = c;
-      c = at;
-      at += here;
-    }
-    for (int64_t i = 0; i < n; ++i) to[count[byte][from[i] >> shift & 255]++] = from[i];
-    uint64_t* swap = from;
-    from = to;
-    to = swap;
-  }
-  if (from != list) __builtin_memcpy(list, from, size_t(n) * sizeof(uint64_t));
-}
-
+template <class T>
 class Row {
  public:
   Row(const SampleArgs& args, int64_t row)
-      : a_(args), row_(row), blocks_((a_.vocab + kBlock - 1) / kBlock) {
-    list_ = reinterpret_cast<uint64_t*>(a_.scratch);
-    other_ = list_ + blocks_ * kBlock;
-    block_sum_ = reinterpret_cast<double*>(other_ + blocks_ * kBlock);
-    bin_ = block_sum_ + blocks_;
-    x_ = reinterpret_cast<float*>(bin_ + kBins);
-    block_max_ = x_ + blocks_ * kBlock;
-  }
+      : a_(args),
+        at_(row),
+        row_(args.row[row]),
+        logits_(logits_of(args.row[row])),
+        tokens_(args.scratch + 2 * padded(blocks_of(args.vocab)), args.vocab) {}
 
-  template <class T>
   void run() {
-    const T* logits = static_cast<const T*>(a_.logits) + row_ * a_.stride;
-    bool greedy = !a_.do_sample || a_.temperature == 0.0f;
-    int64_t best = greedy ? largest(logits) : scale(logits);
-    a_.status[row_] = kSampled;
-    if (nan_) {
-      a_.status[row_] = kNan;
-      best = first(logits, [](float x) { return x != x; });
-    } else if (max_ == -kInfinity) {
-      a_.status[row_] = kNothingToSample;
-    } else if (!greedy) {
-      best = max_ == kInfinity ? first(x_, [](float x) { return x == kInfinity; }) : draw(keep());
+    const SampleOptions& o = row_.options;
+    a_.status[at_] = kSampled;
+    logits_.survey();
+    if (logits_.has_nan()) {
+      a_.status[at_] = kNan;
+      a_.out[at_] = logits_.first_nan();
+      return;
     }
-    a_.out[row_] = best;
+    if (logits_.largest() == -kInfinity) {
+      a_.status[at_] = kNothingToSample;
+      a_.out[at_] = 0;
+      return;
+    }
+    float temperature = o.do_sample ? o.temperature : 0.0f;
+    if (o.do_sample && o.dynatemp_range > 0.0f) temperature = dynamic_temperature();
+    if (temperature == 0.0f) return greedy();
+    if (logits_.largest() / temperature == kInfinity)
+      return only([&](float y) { return y / temperature == kInfinity; });
+    bool done = take_nucleus(temperature);
+    if (!done) take(temperature);
+    Filters(tokens_, row_).run(a_.vocab, done);
+    draw();
+    report();
   }
 
  private:
-  template <class T, class F>
-  int64_t first(const T* values, F&& holds, int64_t from = 0) const {
-    for (int64_t i = from; i < a_.vocab; ++i) {
-      alignas(64) float x[kLanes];
-      store(x, load(values + i, 1));
-      if (holds(x[0])) return i;
+  Logits<T> logits_of(const SampleRow& row) const {
+    int64_t blocks = padded(blocks_of(a_.vocab));
+    return {static_cast<const T*>(a_.logits) + at_ * a_.stride, row, a_.vocab, a_.scratch,
+            reinterpret_cast<int32_t*>(a_.scratch + blocks)};
+  }
+  static int64_t blocks_of(int64_t vocab) { return (vocab + kBlock - 1) / kBlock; }
+
+  void greedy() {
+    float most = logits_.largest();
+    if (most == kInfinity) return only([](float y) { return y == kInfinity; });
+    a_.out[at_] = logits_.first([&](float y) { return y == most; }, most);
+    if (!a_.scores && !a_.logprob && a_.top_n == 0) return;
+    tokens_.take_all(logits_, 1.0f);
+    report();
+  }
+
+  // The first token for which it holds; nothing else is kept.
+  template <class F>
+  void only(F&& holds) {
+    int64_t id = logits_.first(holds);
+    a_.out[at_] = id;
+    if (a_.logprob) a_.logprob[at_] = 0.0f;
+    for (int64_t i = 0; i < a_.top_n; ++i) {
+      a_.top_ids[at_ * a_.top_n + i] = i == 0 ? id : -1;
+      a_.top_logprobs[at_ * a_.top_n + i] = i == 0 ? 0.0f : -kInfinity;
     }
-    return 0;
+    if (!a_.scores) return;
+    float* scores = a_.scores + at_ * a_.vocab;
+    for (int64_t i = 0; i < a_.vocab; ++i) scores[i] = i == id ? kInfinity : -kInfinity;
   }
 
-  // The first largest logit: its stretch first, then its place there.
-  template <class T>
-  int64_t largest(const T* logits) {
-    constexpr int64_t kStretch = 1024;
-    vf nan = zero();
-    int64_t best = 0;
-    for (int64_t from = 0; from < a_.vocab; from += kStretch) {
-      int64_t count = a_.vocab - from < kStretch ? a_.vocab - from : kStretch, i = 0;
-      vf top[4] = {set1(-kInfinity), set1(-kInfinity), set1(-kInfinity), set1(-kInfinity)};
-      for (; i + 4 * kLanes <= count; i += 4 * kLanes)
-        for (int u = 0; u < 4; ++u) {
-          vf v = load(logits + from + i + u * kLanes);
-          top[u] = vmax(v, top[u]);
-          nan = select_nan(v, nan);
-        }
-      for_lanes(count - i, [&](int64_t at, int n) {
-        vf v = keep_first(load(logits + from + i + at, n), n, set1(-kInfinity));
-        top[0] = vmax(v, top[0]);
-        nan = select_nan(v, nan);
-      });
-      float most = reduce_max(vmax(vmax(top[0], top[1]), vmax(top[2], top[3])));
-      if (most > max_) {
-        max_ = most;
-        best = from;
-      }
-    }
-    nan_ = any_nan(nan);
-    return nan_ || max_ == -kInfinity ? 0
-                                      : first(logits, [this](float x) { return x == max_; }, best);
-  }
-
-  // x, the maxima of its blocks and of all.
-  template <class T>
-  int64_t scale(const T* logits) {
-    vf nan = zero(), by = set1(a_.temperature), low = set1(kInfinity);
-    for (int64_t b = 0; b < blocks_; ++b) {
-      vf top = set1(-kInfinity);
-      for (int i = 0; i < kBlock; i += kLanes) {
-        int64_t at = b * kBlock + i, left = a_.vocab - at;
-        int n = left >= kLanes ? kLanes : left > 0 ? int(left) : 0;
-        vf v = load(logits + (n ? at : 0), n);
-        v = keep_first(v / by, n, set1(-kInfinity));
-        nan = select_nan(v, nan);
-        top = vmax(v, top);
-        low = vmin(v, low);
-        store(x_ + at, v);
-      }
-      block_max_[b] = reduce_max(top);
-      max_ = block_max_[b] > max_ ? block_max_[b] : max_;
-    }
-    min_ = -reduce_max(zero() - low);
-    nan_ = any_nan(nan);
-    return 0;
-  }
-
-  static bool any_nan(vf v) {
-    float sum = reduce_add(v);
-    return sum != sum;
-  }
-
-  Kept keep() {
-    Kept kept;
-    kept.min_weight = a_.min_p;
-    bool nucleus = a_.top_p < 1.0;
-    if (a_.top_k > 0 && a_.top_k < a_.vocab) {
-      int64_t n = list_largest(a_.top_k);
-      kept.least = value_of(list_[0]);
-      if (nucleus) drop_tail(0, n, 0.0, total_of(n), &kept);
-    } else if (nucleus) {
-      drop_bins(&kept);
-    }
-    return kept;
-  }
-
-  // Entries of all x at least `least`, in order of index.
-  int64_t list_from(float least) {
+  float dynamic_temperature() {
+    const SampleOptions& o = row_.options;
+    if (logits_.largest() == kInfinity) return 1.0f;
+    tokens_.take_all(logits_, 1.0f);
     int64_t n = 0;
-    for (int64_t b = 0; b < blocks_; ++b)
-      if (block_max_[b] >= least)
-        for (int64_t i = b * kBlock; i < (b + 1) * kBlock && i < a_.vocab; ++i)
-          if (x_[i] >= least) list_[n++] = entry_of(x_[i], i);
-    return n;
+    for (int64_t i = 0; i < tokens_.count(); ++i) n += tokens_.x(i) > -kInfinity;
+    double low = double(o.temperature) - double(o.dynatemp_range);
+    low = low > 0.0 ? low : 0.0;
+    double high = double(o.temperature) + double(o.dynatemp_range);
+    if (n < 2) return o.temperature;
+    double part = tokens_.entropy() / __builtin_log(double(n));
+    part = part > 0.0 ? part : 0.0;
+    return float(low + product(high - low, __builtin_pow(part, double(o.dynatemp_exponent))));
   }
 
-  // The k largest x and what ties with the last of them, sorted, at the front of list_.
-  int64_t list_largest(int64_t k) {
-    float bound =
-        -kInfinity;  // at most the k-th largest: k blocks have something at least as large
-    if (k <= blocks_) {
-      for (int64_t b = 0; b < blocks_; ++b) list_[b] = entry_of(block_max_[b], b);
-      sort_entries(list_, other_, blocks_);
-      bound = value_of(list_[blocks_ - k]);
+  // Far from where x loses digits.
+  static bool ordinary(float least, float temperature) {
+    float size = (least < 0.0f ? -least : least) / temperature;
+    return size > 1e-30f && size < 1e30f;
+  }
+
+  // What top_p keeps, where it is the first filter and sums in f32 are enough to tell.
+  bool take_nucleus(float temperature) {
+    const SampleOptions& o = row_.options;
+    if (o.mirostat != 0 || o.top_n_sigma > 0.0 || o.top_h > 0.0 || o.top_k > 0 || o.top_p == 1.0)
+      return false;
+    float top = logits_.largest() / temperature;
+    if (!(top < 1e4f && top > -1e4f)) return false;
+    Rough rough(top);
+    double total = logits_.rough_total(temperature, rough), share = 1.0 - o.top_p;
+    // All tokens below this together are less than what top_p drops.
+    double depth =
+        __builtin_log(0.999 * share * total / rough.exact(double(top)) / double(a_.vocab));
+    double y = double(logits_.largest()) + (depth - 1e-3) * double(temperature);
+    float least = float(y - 1e-6 * (y < 0.0 ? -y : y));
+    if (!ordinary(least, temperature)) return false;
+    tokens_.take_from(logits_, temperature, least);
+    Cut cut;
+    bool clear = tokens_.count() >= o.min_tokens_to_keep &&
+                 tokens_.roughly_without(share, total, rough, &cut);
+    if (!clear) return false;
+    tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
+    return true;
+  }
+
+  // All tokens, or those that the first filter can leave.
+  void take(float temperature) {
+    const SampleOptions& o = row_.options;
+    int64_t floor = o.min_tokens_to_keep, blocks = logits_.blocks(), k = 0;
+    bool plain = o.mirostat == 0 && o.top_n_sigma == 0.0;
+    if (plain && o.top_h > 0.0)
+      k = kRanked;
+    else if (plain && o.top_k > 0)
+      k = o.top_k > floor ? o.top_k : floor;
+    float top = logits_.largest(), least = -kInfinity;
+    if (k > 0 && k * kFew <= blocks) {
+      // k blocks, so k tokens, have something as large. x may round equal for a little less.
+      least = reached_by(logits_.block_maxima(), padded(blocks), k, k / 8, top);
+      least -= 1e-6f * (least < 0.0f ? -least : least);
+    } else if (plain && k == 0 && o.top_p == 1.0 && o.min_p > 0.0 && floor == 1) {
+      double x = double(top) / double(temperature) + __builtin_log(o.min_p);
+      double y = product(x, double(temperature));
+      least = float(y - 1e-5 * (y < 0.0 ? -y : y) - 1e-5 * double(temperature));
     }
-    int64_t n = list_from(bound), start = n - k;
-    sort_entries(list_, other_, n);
-    while (start > 0 && list_[start - 1] >> 32 == list_[start] >> 32) --start;
-    for (int64_t i = start; i < n; ++i) list_[i - start] = list_[i];
-    return n - start;
+    if (ordinary(least, temperature))
+      tokens_.take_from(logits_, temperature, least);
+    else
+      tokens_.take_all(logits_, temperature);
   }
 
-  double weight_of(uint64_t entry) const {
-    float x[8] = {value_of(entry)};
-    double w[8];
-    exp8(x, max_, w);
-    return w[0];
-  }
-
-  double total_of(int64_t n) const {
-    double total = 0.0;
-    for (int64_t i = 0; i < n; ++i) total += weight_of(list_[i]);
-    return total;
-  }
-
-  // Of list_[begin, end), sorted, drops from the front while the dropped weights stay within their
-  // share.
-  void drop_tail(int64_t begin, int64_t end, double dropped, double total, Kept* kept) const {
-    double share = (1.0 - a_.top_p) * total;
-    int64_t i = begin;
-    for (; i + 1 < end; ++i) {
-      dropped += weight_of(list_[i]);
-      if (dropped > share) break;
-    }
-    kept->least = value_of(list_[i]);
-    kept->from = index_of(list_[i]);
-  }
-
-  // The same over the whole vocabulary: whole bins first, then within the bin where the share is
-  // crossed.
-  void drop_bins(Kept* kept) {
-    float range = max_ - min_ < 40.0f ? max_ - min_ : 40.0f;  // e^-40: whatever is below is one bin
-    vf step = set1(range > 0.0f ? float(kBins - 1) / range : 0.0f);
-    auto bins_of = [&](const float* x, int32_t* bins) {
-      for (int i = 0; i < kBlock; i += kLanes) {
-        vi each = to_int(vmin((set1(max_) - load(x + i)) * step, set1(float(kBins - 1))));
-        __builtin_memcpy(bins + i, &each, sizeof each);
-      }
-    };
-    alignas(64) int32_t bins[kBlock];
-    alignas(64) double w[kBlock];
-    for (int b = 0; b < kBins; ++b) bin_[b] = 0.0;
-    for (int64_t b = 0; b < blocks_; ++b) {
-      bins_of(x_ + b * kBlock, bins);
-      exp_block(x_ + b * kBlock, max_, w);
-      for (int i = 0; i < kBlock; ++i) bin_[bins[i]] += w[i];
-    }
-    double total = 0.0, dropped = 0.0;
-    for (int b = kBins - 1; b >= 0; --b) total += bin_[b];
-    double share = (1.0 - a_.top_p) * total;
-    int crossed = kBins - 1;
-    while (crossed > 0 && dropped + bin_[crossed] <= share) dropped += bin_[crossed--];
-    int64_t n = 0;
-    for (int64_t b = 0; b < blocks_; ++b) {
-      if ((max_ - block_max_[b]) * float(kBins - 1) > (float(crossed) + 1.0f) * range) continue;
-      bins_of(x_ + b * kBlock, bins);
-      for (int64_t i = 0, at = b * kBlock; i < kBlock && at < a_.vocab; ++i, ++at)
-        if (bins[i] == crossed) list_[n++] = entry_of(x_[at], at);
-    }
-    sort_entries(list_, other_, n);
-    drop_tail(0, n, dropped, total, kept);
-  }
-
-  // Kept weights of a block.
-  void weights(const Kept& kept, int64_t b, double* w) const {
-    exp_block(x_ + b * kBlock, max_, w);
-    if (kept.least == -kInfinity && kept.min_weight == 0.0) return;
-    for (int i = 0; i < kBlock; ++i) {
-      float x = x_[b * kBlock + i];
-      bool in = (x > kept.least || (x == kept.least && b * kBlock + i >= kept.from)) &&
-                w[i] >= kept.min_weight;
-      w[i] = in ? w[i] : 0.0;
-    }
-  }
-
-  int64_t draw(const Kept& kept) {
-    alignas(64) double w[kBlock];
-    double total = 0.0;
-    int64_t block = 0;
-    for (int64_t b = 0; b < blocks_; ++b) {
-      block_sum_[b] = 0.0;
-      if (block_max_[b] < kept.least) continue;
-      weights(kept, b, w);
-      block_sum_[b] = sum_block(w);
-      total += block_sum_[b];
-      if (block_sum_[b] > 0.0) block = b;  // the last that can be drawn
-    }
-    double target = random_uniform(a_.seeds[row_], a_.counter) * total, sum = 0.0;
-    int64_t last = block;
-    for (block = 0; block < last && sum + block_sum_[block] <= target; ++block)
-      sum += block_sum_[block];
-    weights(kept, block, w);
-    int64_t chosen = 0;
-    for (int i = 0; i < kBlock; ++i) {
-      if (w[i] == 0.0) continue;
-      chosen = block * kBlock + i;
-      sum += w[i];
+  void draw() {
+    tokens_.weigh();
+    const SampleOptions& o = row_.options;
+    double target = product(random_uniform(row_.seed, row_.counter), tokens_.total()), sum = 0.0;
+    int64_t block = 0, last = 0, chosen = 0;
+    for (int64_t i = 0; i < tokens_.count(); i += kBlock)
+      if (tokens_.block_weight(i) > 0.0) last = i;
+    for (; block < last && sum + tokens_.block_weight(block) <= target; block += kBlock)
+      sum += tokens_.block_weight(block);
+    for (int64_t i = block; i < block + kBlock; ++i) {
+      if (tokens_.weight(i) == 0.0) continue;
+      chosen = i;
+      sum += tokens_.weight(i);
       if (sum > target) break;
     }
-    return chosen;
+    a_.out[at_] = tokens_.id(chosen);
+    if (o.mirostat == 0) return;
+    double surprise = -__builtin_log2(tokens_.weight(chosen) / tokens_.total());
+    *row_.mirostat_mu -= product(o.mirostat_eta, surprise - o.mirostat_tau);
+  }
+
+  // Scores, then log-probabilities: of what was kept, or of the logits as given.
+  void report() {
+    if (a_.scores) {
+      float* scores = a_.scores + at_ * a_.vocab;
+      for (int64_t i = 0; i < a_.vocab; ++i) scores[i] = -kInfinity;
+      for (int64_t i = 0; i < tokens_.count(); ++i) scores[tokens_.id(i)] = tokens_.x(i);
+    }
+    if (!a_.logprob && a_.top_n == 0) return;
+    SampleRow plain;
+    bool finite = true;
+    if (!a_.logprob_of_drawn) {
+      Logits<T> given = logits_of(plain);
+      given.survey();
+      finite = !given.has_nan() && given.largest() != kInfinity;
+      tokens_.take_all(given, 1.0f);
+    }
+    tokens_.weigh();
+    double log_total = finite ? __builtin_log(tokens_.total()) : double(__builtin_nanf(""));
+    if (a_.logprob) {
+      a_.logprob[at_] = -kInfinity;
+      for (int64_t i = 0; i < tokens_.count(); ++i)
+        if (tokens_.id(i) == a_.out[at_]) a_.logprob[at_] = float(tokens_.distance(i) - log_total);
+    }
+    if (a_.top_n > 0) alternatives(log_total);
+  }
+
+  void alternatives(double log_total) {
+    int64_t* ids = a_.top_ids + at_ * a_.top_n;
+    float* logprobs = a_.top_logprobs + at_ * a_.top_n;
+    tokens_.keep({tokens_.reached(a_.top_n), 0});
+    const int32_t* place = tokens_.sort_down(false);
+    for (int64_t i = 0; i < a_.top_n; ++i) {
+      bool there = i < tokens_.count() && tokens_.x(place[i]) > -kInfinity;
+      ids[i] = there ? tokens_.id(place[i]) : -1;
+      logprobs[i] = there ? float(tokens_.distance(place[i]) - log_total) : -kInfinity;
+    }
   }
 
   const SampleArgs& a_;
-  int64_t row_, blocks_;
-  float max_ = -kInfinity, min_ = kInfinity;
-  bool nan_ = false;
-  uint64_t *list_, *other_;
-  double *block_sum_, *bin_;
-  float *x_, *block_max_;
+  int64_t at_;
+  const SampleRow& row_;
+  Logits<T> logits_;
+  Tokens tokens_;
 };
 
 }  // namespace
 
 void sample(const SampleArgs& a, int64_t begin, int64_t end) {
   visit_float(a.dtype, [&](auto tag) {
-    for (int64_t row = begin; row < end; ++row) Row(a, row).run<typename decltype(tag)::type>();
+    for (int64_t row = begin; row < end; ++row) Row<typename decltype(tag)::type>(a, row).run();
   });
 }
 

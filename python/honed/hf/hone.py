@@ -9,7 +9,8 @@ from torch import nn
 from honed.fold import fold, unfold
 from honed.hf.engine import Handle
 from honed.hf.families import RECIPES
-from honed.hf.model import HonedModel, honed_class, original_class
+from honed.hf.model import HonedModel, honed_class
+from honed.hf.strategies import HonedGeneration, generates, generating_class, original_class
 from honed.nn.swap import LAYERS, swap, unswap
 
 
@@ -86,15 +87,19 @@ def hone(
             return model
         reason = model.__dict__.pop("_honed").reason
     swap(model, weights, reason)
+    if generates(model):
+        model.__class__ = generating_class(type(model))
     model.__dict__[LAYERS].unread.update(fold(model))
     return model
 
 
 def unhone(model):
     """Back to plain torch: the classes that model and layers had, no packed weights. Returns the model."""
-    if isinstance(model, HonedModel):
+    if isinstance(model, HonedGeneration):
+        handle = model.__dict__.pop("_honed") if isinstance(model, HonedModel) else None
         model.__class__ = original_class(model)
-        model.__dict__.pop("_honed").drop()
+        if handle is not None:
+            handle.drop()
     unfold(model)
     unswap(model)
     return model

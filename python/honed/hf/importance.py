@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from honed.hf.model import original_class
+from honed.hf.strategies import original_class
 
 _TOKENS = 256
 

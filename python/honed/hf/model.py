@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 
 import torch
 from transformers import modeling_outputs
 
+from honed.generation.beam_search import beam_search, why_not_beams
 from honed.generation.decoding import CACHE, plan_decoding
+from honed.generation.engine_loop import decode
 from honed.hf.cache import HonedCache
+from honed.hf.strategies import HonedGeneration, made_class
 
 _classes: dict[type, type] = {}
 
@@ -30,22 +32,8 @@ def honed_class(base: type) -> type:
         def forward(self, *args, **kwargs):
             return _forward(self, original, names, args, kwargs)
 
-        _classes[base] = type(
-            base.__name__,
-            (HonedModel, base),
-            {
-                "__module__": base.__module__,
-                "__qualname__": base.__qualname__,
-                "__doc__": base.__doc__,
-                "forward": forward,
-            },
-        )
+        _classes[base] = made_class(HonedModel, base, forward=forward)
     return _classes[base]
-
-
-def original_class(model) -> type:
-    """The class that the model had before ``hone``."""
-    return type(model).__mro__[2] if isinstance(model, HonedModel) else type(model)
 
 
 def _restore(base: type):
@@ -53,12 +41,12 @@ def _restore(base: type):
     return made.__new__(made)
 
 
-class HonedModel:
+class HonedModel(HonedGeneration):
     """Put before a transformers model class. Keeps one private attribute, ``_honed``, and no weights."""
 
     def __reduce_ex__(self, protocol):
         # The class is made at run time: copies and pickles name the original one.
-        return _restore, (original_class(self),), self.__dict__
+        return _restore, (self._honed_base,), self.__dict__
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         handle = self._honed
@@ -87,8 +75,9 @@ class HonedModel:
         **model_kwargs,
     ):
         # transformers' generate() has resolved every option by now: what arrives here is what it would do.
+        model_kwargs.pop("tokenizer", None)  # of stop_strings, which are among the criteria
         plan = plan_decoding(
-            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, len(input_ids)
         )
         given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
         plan = (
@@ -108,7 +97,38 @@ class HonedModel:
                 streamer=streamer,
                 **model_kwargs,
             )
-        return _decode(self, input_ids, plan, streamer, model_kwargs)
+        return decode(
+            self,
+            input_ids,
+            plan,
+            streamer,
+            model_kwargs[CACHE],
+            _whole(model_kwargs.get("position_ids"), input_ids),
+            _mask(model_kwargs.get("attention_mask")),
+        )
+
+    def _beam_search(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        **model_kwargs,
+    ):
+        reason = why_not_beams(self, input_ids, generation_config, synced_gpus, model_kwargs)
+        search = beam_search if reason is None else super()._beam_search.__func__
+        if reason is not None:
+            self._honed.note(f"beam search: {reason}")
+        return search(
+            self,
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            synced_gpus=synced_gpus,
+            **model_kwargs,
+        )
 
 
 def why_torch(model, given: dict) -> str | None:
@@ -124,9 +144,7 @@ def why_torch(model, given: dict) -> str | None:
         return "autocast is on"
     past = given.get(CACHE)
     ids = given.get("input_ids")
-    step = (
-        isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None and ids.shape[1] == 1
-    )
+    step = isinstance(past, HonedCache) and past.get_seq_length() > 0 and ids is not None
     if not handle.ready(model, thorough=not step):
         return handle.reason
     reason = _odd_argument(model, given)
@@ -296,41 +314,3 @@ def _mask(mask):
         return None
     real = mask if mask.dtype is torch.bool else mask != 0
     return None if bool(real.all()) else real.contiguous()
-
-
-def _decode(model, input_ids, plan, streamer, model_kwargs):
-    handle = model._honed
-    rows, length = input_ids.shape
-    limit = handle.binding.limit
-    room = plan.max_length - length
-    if plan.max_length > limit:
-        warnings.warn(
-            f"generate: max_length {plan.max_length} is more than the {limit} positions of the model; "
-            f"stops after {limit - length} new tokens",
-            stacklevel=4,
-        )
-        room = limit - length
-    seeds = torch.randint(0, 1 << 62, (rows,)).tolist() if plan.options["do_sample"] else [0] * rows
-    handle.calls += 1
-
-    def emit(tokens) -> bool:
-        # Also without a streamer: returning to Python at every token is what lets Ctrl-C through.
-        if streamer is not None:
-            streamer.put(torch.tensor(tokens))
-        return False
-
-    cache = model_kwargs[CACHE]
-    out = handle.engine.generate(
-        cache.open(handle, rows, length + room),
-        input_ids.to(torch.int64).contiguous(),
-        _whole(model_kwargs.get("position_ids"), input_ids),
-        _mask(model_kwargs.get("attention_mask")),
-        room,
-        plan.stop,
-        plan.pad,
-        {**plan.options, "seeds": seeds},
-        emit,
-    )
-    if streamer is not None:
-        streamer.end()
-    return out.to(input_ids.dtype)

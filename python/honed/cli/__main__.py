@@ -1,0 +1,5 @@
+"""``python -m honed.cli``."""
+
+from honed.cli import main
+
+main()
