@@ -1,7 +1,7 @@
 """Decoding: the engine's loop, the strategies, honed's own options of ``generate``, grammars.
 
-``model.generate`` of a honed model finds the strategies by transformers' option names; those that transformers
-dropped serve any of its models as ``generate(..., custom_generate=honed.generation.contrastive_search)``.
+``model.generate`` of a honed model finds the strategies by transformers' option names; those that
+transformers dropped serve any of its models: ``generate(custom_generate=honed.generation.dola, ...)``.
 """
 
 from honed.generation.breakers import sequence_breakers
