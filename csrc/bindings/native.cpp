@@ -8,10 +8,12 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings/tensor.h"
 #include "core/check.h"
 #include "core/dtype.h"
+#include "core/parallel.h"
 
 namespace honed::bindings {
 
@@ -197,7 +199,9 @@ uint64_t place_of(const TensorView& t, uint64_t hash) {
 }
 
 PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  constexpr Py_ssize_t kMany = 32;  // whose values, far apart in memory, threads share
   uint64_t hash = uint64_t(count);
+  std::vector<TensorView> many;
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) {
       hash = mix(hash, 1);
@@ -210,7 +214,11 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
         PyErr_SetString(PyExc_TypeError, "fingerprint: got what is no tensor, expected a tensor");
         return nullptr;
       }
-      hash = values_of(tensor.view(), place_of(tensor.view(), hash));
+      hash = place_of(tensor.view(), hash);
+      if (count < kMany)
+        hash = values_of(tensor.view(), hash);
+      else
+        many.push_back(tensor.view());
     } catch (const std::exception&) {  // no memory of its own (meta): which tensor it is says all
     }
     if (is_plain(args[i]))
@@ -219,6 +227,11 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
         Py_DECREF(version);
       }
   }
+  std::vector<uint64_t> values(many.size());
+  parallel_for(int64_t(many.size()), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) values[size_t(i)] = values_of(many[size_t(i)], 0);
+  });
+  for (uint64_t each : values) hash = mix(hash, each);
   return PyLong_FromUnsignedLongLong(hash);
 }
 
