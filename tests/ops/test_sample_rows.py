@@ -167,7 +167,9 @@ def test_log_probabilities(options, level):
             order = np.lexsort((np.arange(2003), -expected[row].numpy()))[:9]
             there = torch.isfinite(expected[row][order])
             assert got.top_tokens[row].tolist() == np.where(there, order, -1).tolist()
-            torch.testing.assert_close(got.top_logprobs[row], expected[row][order].float(), rtol=LOGPROB, atol=0)
+            torch.testing.assert_close(
+                got.top_logprobs[row], expected[row][order].float(), rtol=LOGPROB, atol=0
+            )
 
 
 @pytest.mark.parametrize("level", LEVELS)

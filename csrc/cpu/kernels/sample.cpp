@@ -151,19 +151,19 @@ class Row {
   bool take_nucleus(Masses<T>& masses, float temperature) {
     const SampleOptions& o = row_.options;
     double share = 1.0 - o.top_p, top = double(masses.top());
-    // All tokens below this together are less than what top_p drops, and so may those be below
-    // something between this and the largest.
-    double least = top + __builtin_log(0.999 * share / double(a_.vocab));
-    float bound[3];
-    double below[3];
-    for (int k = 0; k < 3; ++k) bound[k] = float(least + (top - least) * (0.2 + 0.15 * k));
-    masses.sum_below(bound, below);
-    for (int k = 0; k < 3; ++k)
-      if (below[k] < product(0.999 * share, masses.total())) least = double(bound[k]);
-    tokens_.take_down_to(logits_, temperature, least - 1e-3);
+    masses.sum();
+    double total = masses.total();
+    // All tokens below this together are less than what top_p drops.
+    double least = top + __builtin_log(0.999 * share / double(a_.vocab)) + masses.log_total();
+    double guess = masses.guess_below(0.7 * share * total, least);
+    bool clear = false;
     Cut cut;
-    bool clear = tokens_.roughly_without(share, masses.total(), masses.rough(), &cut) &&
-                 tokens_.count() >= o.min_tokens_to_keep;
+    for (double from : {guess, least}) {
+      tokens_.take_down_to(logits_, temperature, from - 1e-3);
+      clear = tokens_.roughly_without(share, total, masses.rough(), &cut) &&
+              tokens_.count() >= o.min_tokens_to_keep;
+      if (clear || guess == least) break;
+    }
     if (!clear) return false;
     tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
     return true;

@@ -71,16 +71,26 @@ class Masses {
     return log_total() + depth;
   }
 
-  // below[k]: at least what weighs less than bound[k].
-  template <int kBounds>
-  void sum_below(const float (&bound)[kBounds], double (&below)[kBounds]) {
-    vf sum[kBounds];
-    for (vf& each : sum) each = zero();
-    sum_and([&](vf x, vf w) {
-      for (int k = 0; k < kBounds; ++k) sum[k] = sum[k] + select_less(x, set1(bound[k]), w, zero());
-    });
-    double slack = 1.0 + 1e-7 * double(logits_.vocab() / kLanes + 10);
-    for (int k = 0; k < kBounds; ++k) below[k] = product(double(reduce_add(sum[k])), slack);
+  // A guess of the x, at least low, below which the tokens weigh `mass`: of a few steps, judged by
+  // every eighth block.
+  double guess_below(double mass, double low) const {
+    constexpr int kSteps = 8, kEvery = 8;
+    vf bound[kSteps], sum[kSteps];
+    for (int k = 0; k < kSteps; ++k) {
+      bound[k] = set1(float(low + (double(top_) - low) * (k + 1) / (kSteps + 1)));
+      sum[k] = zero();
+    }
+    alignas(64) float x[kBlock];
+    for (int64_t b = 0; b < logits_.blocks(); b += kEvery) {
+      scaled(b, x);
+      for (int i = 0; i < kBlock; i += kLanes) {
+        vf v = load(x + i), w = rough_(v);
+        for (int k = 0; k < kSteps; ++k) sum[k] = sum[k] + select_less(v, bound[k], w, zero());
+      }
+    }
+    for (int k = 0; k < kSteps; ++k)
+      if (kEvery * double(reduce_add(sum[k])) < mass) low = double(bound[k][0]);
+    return low;
   }
 
   // log(total / weight of the top): the top itself is exact, so the error is within kRough of what
@@ -102,8 +112,12 @@ class Masses {
     double next = sum;
     for (;; ++b) {
       vd part[2] = {};
-      weights(b, w);
-      for (int i = 0; i < kBlock; i += kLanes) add_to(part, load(w + i));
+      scaled(b, w);
+      for (int i = 0; i < kBlock; i += kLanes) {
+        vf weight = rough_(load(w + i));
+        store(w + i, weight);
+        add_to(part, weight);
+      }
       next = sum + added(part);
       if (next > target || b + 1 == logits_.blocks()) break;
       sum = next;
@@ -125,10 +139,11 @@ class Masses {
     return total;
   }
 
-  HONED_INLINE void weights(int64_t b, float* w) const {
-    logits_.block(b, w);
+  // x of a block.
+  HONED_INLINE void scaled(int64_t b, float* x) const {
+    logits_.block(b, x);
     vf by = set1(temperature_);
-    for (int i = 0; i < kBlock; i += kLanes) store(w + i, rough_(load(w + i) / by));
+    for (int i = 0; i < kBlock; i += kLanes) store(x + i, load(x + i) / by);
   }
 
   // f(x) for the vectors of a chunk: of kBlock blocks.
