@@ -86,6 +86,7 @@ def sample(
         return_logprobs: also the log-probability of each token. top_logprobs: also those of the so many
             likeliest tokens (ties: lower index first; -1 and -inf where there are fewer).
         processed_logprobs: of the kept tokens after all steps; otherwise ``log_softmax(logits)``.
+            Either is within 3e-7 of itself.
         return_scores: also ``(B, V)`` float32: ``x`` of kept tokens, -inf of all others.
         **rules: ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``penalty_window``,
             ``no_repeat_ngram_size``, ``dry_multiplier``, ``dry_base``, ``dry_allowed_length``,
