@@ -158,7 +158,8 @@ class Row {
     double guess = masses.guess_below(0.7 * share * total, least);
     bool clear = false;
     Cut cut;
-    for (double from : {guess, least}) {
+    const double bounds[] = {guess, least};
+    for (double from : bounds) {
       tokens_.take_down_to(logits_, temperature, from - 1e-3);
       clear = tokens_.roughly_without(share, total, masses.rough(), &cut) &&
               tokens_.count() >= o.min_tokens_to_keep;
