@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -305,6 +306,24 @@ def test_generate_is_greedy_forward():
     assert cut.shape == (2, 6)
 
 
+def test_generate_writes_into_what_it_holds():
+    """A recorder that keeps no tensor: nothing is written to memory that was freed."""
+    engine = Plain("llama").engine()
+    gone, held = [], []
+
+    class Nothing:
+        def append(self, tensor):
+            gone.append(weakref.ref(tensor))
+
+    def look(_):
+        held.append(all(each() is not None for each in gone[-2:]))
+
+    options = {"sampling": {"do_sample": False}, "seeds": [], "logits": Nothing(), "scores": Nothing()}
+    ids = torch.randint(101, (2, 5))
+    engine.generate(_core.Cache(engine, 2, 0, "f32"), ids, None, None, 6, [], 0, options, look)
+    assert held == [True] * 6 and len(gone) == 12
+
+
 def test_sampling_repeats_with_its_seeds():
     engine = Plain("llama").engine()
     options = {"sampling": {"temperature": 2.0, "top_p": 0.9}, "seeds": [5, 6]}
@@ -349,6 +368,10 @@ def test_a_cache_serves_one_call_of_its_own_engine():
         cache.reorder(torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="the prompt is empty"):
         engine.generate(cache, ids[:, :0], None, None, 3, [], 0, options, None)
+    cache.reset()
+    with pytest.raises(ValueError, match="9223372036854775807 new ones, expected at most 160"):
+        engine.generate(cache, ids, None, None, 2**63 - 1, [], 0, options, None)
+    assert cache.length == 0
 
 
 def test_refusals():

@@ -40,6 +40,8 @@ class Row {
     if (temperature == 0.0f) return greedy();
     if (logits_.largest() / temperature == kInfinity)
       return only([&](float y) { return y / temperature == kInfinity; });
+    if (logits_.largest() / temperature == -kInfinity)  // all x are
+      return only([&](float y) { return y == logits_.largest(); });
     bool done = take_nucleus(temperature);
     if (!done) take(temperature);
     Filters(tokens_, row_).run(a_.vocab, done);
@@ -134,7 +136,7 @@ class Row {
     else if (plain && o.top_k > 0)
       k = o.top_k > floor ? o.top_k : floor;
     float top = logits_.largest(), least = -kInfinity;
-    if (k > 0 && k * kFew <= blocks) {
+    if (k > 0 && k <= blocks / kFew) {
       // k blocks, so k tokens, have something as large. x may round equal for a little less.
       least = reached_by(logits_.block_maxima(), padded(blocks), k, k / 8, top);
       least -= 1e-6f * (least < 0.0f ? -least : least);
