@@ -66,10 +66,13 @@ class Options {
 
 float positive(Options& options, const char* name) {
   double value = options.get<double>(name, 1.0);
-  HONED_CHECK(value > 0.0 && std::isfinite(value), "sample: ", name, " is ", value,
-              ", expected a number above 0");
+  HONED_CHECK(value > 0.0 && std::isnormal(float(value)), "sample: ", name, " is ", value,
+              ", expected a number above 0 (in float32)");
   return float(value);
 }
+
+// Of two token counts, one of them at least 0.
+int64_t sum_of(int64_t a, int64_t b) { return a > 0 && b > kForever - a ? kForever : a + b; }
 
 int64_t at_least(Options& options, const char* name, int64_t least, int64_t otherwise) {
   int64_t value = options.get<int64_t>(name, otherwise);
@@ -195,7 +198,7 @@ void read_ends(TokenRules* rules, Options& options, const TokenIds& eos, int64_t
   int64_t length = at_least(options, "min_length", 0, 0);
   if (length > 0 && !eos.empty()) list.push_back(Forbid{eos, 0, length});
   length = at_least(options, "min_new_tokens", 0, 0);
-  if (length > 0 && !eos.empty()) list.push_back(Forbid{eos, 0, prompt + length});
+  if (length > 0 && !eos.empty()) list.push_back(Forbid{eos, 0, sum_of(prompt, length)});
   if (options.get<bool>("constrained", false)) list.push_back(Allow{});
   TokenIds first = options.tokens("forced_bos_token_id");
   if (!first.empty()) list.push_back(Force{first, 1});
@@ -211,14 +214,17 @@ void read_ends(TokenRules* rules, Options& options, const TokenIds& eos, int64_t
         Options::cast<std::pair<int64_t, double>>(decay, "exponential_decay_length_penalty");
     HONED_CHECK(!eos.empty(),
                 "sample: exponential_decay_length_penalty without eos_token_id, expected both");
-    list.push_back(Decay{eos, prompt + start, factor});
+    TokenIds once = eos;
+    std::sort(once.begin(), once.end());
+    once.erase(std::unique(once.begin(), once.end()), once.end());
+    list.push_back(Decay{std::move(once), sum_of(prompt, start), factor});
   }
   TokenIds suppressed = options.tokens("suppress_tokens");
   if (!suppressed.empty()) list.push_back(Forbid{std::move(suppressed), 0, kForever});
   suppressed = options.tokens("begin_suppress_tokens");
-  int64_t otherwise = prompt > 1 || first.empty() ? prompt : prompt + 1;
+  int64_t otherwise = prompt > 1 || first.empty() ? prompt : sum_of(prompt, 1);
   int64_t begin = options.get<int64_t>("begin_index", otherwise);
-  if (!suppressed.empty()) list.push_back(Forbid{std::move(suppressed), begin, begin + 1});
+  if (!suppressed.empty()) list.push_back(Forbid{std::move(suppressed), begin, sum_of(begin, 1)});
 }
 
 void read_dict(TokenRules* rules, const py::dict& dict) {

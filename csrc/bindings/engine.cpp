@@ -234,6 +234,7 @@ class Hooks {
     given_ = Tensor();
     int64_t batch = ids_->size(0), words = (vocab_ + 31) / 32;
     HONED_CHECK_TYPE(given_.borrow(held_.ptr()), "generate: the allowed tokens are no tensor");
+    require_cpu("generate", {&given_});
     HONED_CHECK(given_->ndim == 2 && given_->dtype == DType::i32 && given_->size(0) == batch &&
                     given_->size(1) == words,
                 "generate: the allowed tokens are ", name_of(given_->dtype), " of shape ",
@@ -244,10 +245,12 @@ class Hooks {
 
   engine::StepRecord record() {
     py::gil_scoped_acquire acquired;
+    recorded_.clear();
     auto add = [this](const py::object& list) -> float* {
       if (list.is_none()) return nullptr;
       NewTensor made = empty(ids_, {std::array{ids_->size(0), vocab_}}, DType::f32);
       list.attr("append")(made.object);
+      recorded_.push_back(made.object);  // written to after this
       return made.view.as<float>();
     };
     return {add(logits_), add(scores_)};
@@ -270,6 +273,7 @@ class Hooks {
   const Tensor& ids_;
   int64_t vocab_;
   py::object scores_, logits_, allowed_, callback_, held_ = py::none();
+  std::vector<py::object> recorded_;  // of this step
   Tensor given_;
   std::optional<Dense> mask_;
 };
@@ -342,6 +346,7 @@ void bind_engine(py::module_& m) {
           "reorder",
           [](Cache& cache, const Tensor& rows) {
             engine::CacheUse use(cache);
+            require_cpu("Cache", {&rows});
             HONED_CHECK(rows->ndim == 1 && rows->dtype == DType::i64, "Cache: rows are ",
                         name_of(rows->dtype), " of shape ", shape_of(rows.view()),
                         ", expected int64 (B,)");

@@ -24,7 +24,7 @@ void check(const GenerateOptions& o, const Cache& cache, int64_t batch, int64_t 
   bool draws = std::any_of(o.rows.begin(), o.rows.end(), [](const auto& r) { return r.do_sample; });
   if (draws) one_a_row(o.seeds.size(), "seeds");
   HONED_CHECK(
-      cache.length() + prompt + std::max<int64_t>(o.max_new_tokens - 1, 0) <= cache.max_length(),
+      std::max<int64_t>(o.max_new_tokens - 1, 0) <= cache.max_length() - cache.length() - prompt,
       "generate: a prompt of ", prompt, " tokens after ", cache.length(), " and ", o.max_new_tokens,
       " new ones, expected at most ", cache.max_length(), " together (the model's positions)");
 }

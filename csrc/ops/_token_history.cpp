@@ -96,7 +96,7 @@ std::vector<Repeat> repeats_of(const Dry& rule, const int64_t* tokens, int64_t c
   for (int64_t k = 1; k < count; ++k)
     if (matches[size_t(k)] >= rule.allowed_length)
       repeats.push_back(
-          {int32_t(tokens[count - k]), int32_t(std::min<int64_t>(matches[size_t(k)], longest))});
+          {tokens[count - k], int32_t(std::min<int64_t>(matches[size_t(k)], longest))});
   // A token's longest comes first, and is the one that stays.
   std::sort(repeats.begin(), repeats.end(), [](const Repeat& a, const Repeat& b) {
     return a.token != b.token ? a.token < b.token : a.length > b.length;

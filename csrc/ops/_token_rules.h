@@ -154,7 +154,8 @@ class RuleState {
 // For Dry: (token, length) of every repetition of at least `allowed_length` that the token would
 // lengthen, sorted by token, the longest only. Linear in the window.
 struct Repeat {
-  int32_t token, length;
+  int64_t token;  // any that stands in the history
+  int32_t length;
 };
 std::vector<Repeat> repeats_of(const Dry& rule, const int64_t* tokens, int64_t count,
                                std::vector<int32_t>& matches);

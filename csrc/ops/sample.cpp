@@ -37,6 +37,8 @@ void check_sample_options(const SampleRow* row, int64_t rows) {
     const SampleOptions& o = row[i].options;
     check_number(i, "temperature", o.temperature, 0, kInfinity, false);
     check_number(i, "dynatemp_range", o.dynatemp_range, 0, kInfinity, false);
+    check_number(i, "temperature + dynatemp_range", o.temperature + o.dynatemp_range, 0, kInfinity,
+                 false);
     check_number(i, "dynatemp_exponent", o.dynatemp_exponent, 0, kInfinity, false);
     check_number(i, "top_n_sigma", o.top_n_sigma, 0, kInfinity, false);
     check_number(i, "top_h", o.top_h, 0, 1, false);

@@ -30,7 +30,8 @@
 // Weights and sums are f64, computed the same way at every CPU level: the token is the same too.
 // Sums of f32 weights answer where their error, which is bounded, cannot change the token.
 // do_sample false, or temperature 0: the first largest y; no filter is read. A row with +infinity
-// gives the first of them. Parallel over rows.
+// gives the first of them; one whose x all are -infinity (y are finite) the first largest y. Parallel
+// over rows.
 #pragma once
 #include "core/tensor_view.h"
 

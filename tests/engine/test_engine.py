@@ -280,46 +280,6 @@ def test_cache_crop_reorder_and_growth():
     assert cache.length == 0 and cache.nbytes > 0
 
 
-def test_generate_is_greedy_forward():
-    plain = Plain("llama")
-    engine = plain.engine()
-    options = {"sampling": {"do_sample": False}, "seeds": []}
-    ids = torch.randint(101, (2, 5))
-    seen = []
-    got = engine.generate(
-        _core.Cache(engine, 2, 0, "f32"), ids, None, None, 8, [], 0, options, lambda t: bool(seen.append(t))
-    )
-    text = ids
-    for _ in range(8):
-        text = torch.cat((text, plain.logits(text)[:, -1].argmax(-1, keepdim=True)), 1)
-    assert torch.equal(got, text)
-    assert torch.tensor(seen).T.tolist() == got[:, 5:].tolist()
-    stop = int(text[0, 6])
-    stopped = engine.generate(_core.Cache(engine, 2, 0, "f32"), ids, None, None, 8, [stop], 99, options, None)
-    row = stopped[0, 5:].tolist()
-    end = row.index(stop)
-    assert set(row[end + 1 :]) <= {99}
-    cut = engine.generate(
-        _core.Cache(engine, 2, 0, "f32"), ids, None, None, 8, [], 0, options, lambda _: True
-    )
-    assert cut.shape == (2, 6)
-
-
-def test_sampling_repeats_with_its_seeds():
-    engine = Plain("llama").engine()
-    options = {"sampling": {"temperature": 2.0, "top_p": 0.9}, "seeds": [5, 6]}
-    ids = torch.randint(101, (2, 5))
-    first, again = (
-        engine.generate(_core.Cache(engine, 2, 0, "f32"), ids, None, None, 20, [], 0, options, None)
-        for _ in range(2)
-    )
-    assert torch.equal(first, again)
-    alone = engine.generate(
-        _core.Cache(engine, 1, 0, "f32"), ids[1:], None, None, 20, [], 0, {**options, "seeds": [6]}, None
-    )
-    assert torch.equal(alone[0], first[1])
-
-
 def test_a_cache_serves_one_call_of_its_own_engine():
     engine = Plain("llama").engine()
     ids = torch.zeros(1, 3, dtype=torch.int64)
@@ -349,6 +309,10 @@ def test_a_cache_serves_one_call_of_its_own_engine():
         cache.reorder(torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="the prompt is empty"):
         engine.generate(cache, ids[:, :0], None, None, 3, [], 0, options, None)
+    cache.reset()
+    with pytest.raises(ValueError, match="9223372036854775807 new ones, expected at most 160"):
+        engine.generate(cache, ids, None, None, 2**63 - 1, [], 0, options, None)
+    assert cache.length == 0
 
 
 def test_refusals():

@@ -220,6 +220,29 @@ def test_extremes():
                 assert got.tokens[0] == choose(x, 5, 0)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("options", [*MANY, {"top_k": 2}, {"min_p": 0.5}], ids=str)
+def test_where_every_quotient_is_minus_infinity(options, level):
+    """Logits and a temperature whose quotients float32 does not have: the largest is certain."""
+    history = torch.zeros(1, 1, dtype=torch.int64)
+    for logits, temperature in (([-3e38, -1e38, -2e38, -1e38], 0.1), ([-7.0, -5.0, -6.0, -5.0], 1e-42)):
+        chosen = {"temperature": temperature} | options
+        if "dynatemp_range" in chosen:  # which raises the temperature
+            chosen["dynatemp_range"] = 0.0
+        with cpu_level(level):
+            got = ops.sample(torch.tensor([logits]), seeds=[1], history=history, **chosen)
+        assert got.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 2**62}, {"top_k": 3, "min_tokens_to_keep": 2**63 - 1}], ids=str
+)
+def test_more_than_the_vocabulary_is_all_of_it(options):
+    logits = noise(3, 2, 9001)
+    got = ops.sample(logits, seeds=[1, 2], return_scores=True, **options)
+    assert torch.equal(got.scores, logits)
+
+
 @pytest.mark.parametrize("options", [{}, {"top_k": 12, "top_p": 0.9}, {"top_p": 0.95}], ids=str)
 def test_a_million_draws(options):
     """Chi-square: for 1 in 1e6 it exceeds n + 4.75 sqrt(2 n) + 15."""
@@ -245,6 +268,7 @@ def test_a_million_draws(options):
         ({"typical_p": 0.0}, ValueError, "typical_p of row 0 is 0"),
         ({"eta_cutoff": -1.0}, ValueError, "eta_cutoff of row 0 is -1"),
         ({"mirostat": 3}, ValueError, "mirostat of row 0 is 3"),
+        ({"temperature": 3e38, "dynatemp_range": 3e38}, ValueError, "temperature . dynatemp_range of row 0"),
         ({"min_tokens_to_keep": 0}, ValueError, "min_tokens_to_keep of row 0 is 0"),
         ({"top_p": [0.5, 2.0]}, ValueError, "top_p of row 1 is 2"),
         ({"top_p": [0.5]}, ValueError, "top_p has 1 values, expected one for each of 2 rows"),

@@ -175,6 +175,43 @@ def test_dry_says_what_the_definition_says():
     assert not _core.TokenRules([cut])(torch.zeros(1, VOCAB), history).any()  # behind 2: only "3" repeats
 
 
+def test_no_other_token_stands_for_one_beyond_32_bits():
+    history = torch.tensor([[4, 2**32 + 1, 4]])
+    rules = {
+        "dry_multiplier": 1.0,
+        "dry_allowed_length": 1,
+        "no_repeat_ngram_size": 2,
+        "repetition_penalty": 2.0,
+        "presence_penalty": 1.0,
+    }
+    got = _core.TokenRules([rules])(torch.zeros(1, VOCAB), history)
+    assert got.nonzero().tolist() == [[0, 4]]
+
+
+def test_lengths_beyond_any_count():
+    most = 2**63 - 1
+    x, history = torch.ones(1, VOCAB), torch.zeros(1, 1, dtype=torch.int64)
+    common = {"eos_token_id": 3, "prompt_length": 5}
+    never = {
+        "exponential_decay_length_penalty": (most, 2.0),
+        "begin_suppress_tokens": [4],
+        "begin_index": most,
+    }
+    assert torch.equal(_core.TokenRules([common | never])(x, history), x)
+    got = _core.TokenRules([common | {"min_new_tokens": most}])(x, history)
+    assert (got == -torch.inf).nonzero().tolist() == [[0, 3]]
+
+
+def test_an_end_named_twice_decays_once():
+    once, twice = (
+        _core.TokenRules([{"eos_token_id": ends, "exponential_decay_length_penalty": (0, 2.0)}])(
+            torch.full((1, VOCAB), 3.0), torch.zeros(1, 2, dtype=torch.int64)
+        )
+        for ends in ([2, 7], [7, 2, 7])
+    )
+    assert torch.equal(once, twice)
+
+
 def test_long_repetitions_stay_finite():
     got = _core.TokenRules([{"dry_multiplier": 5.0, "dry_base": 4.0}])(
         torch.zeros(1, VOCAB), torch.ones(1, 3000, dtype=torch.int64)
@@ -274,6 +311,8 @@ def test_dicts_in_a_list_are_done_in_that_order():
     [
         ({"repetition": 1.2}, ValueError, "no rule named 'repetition'"),
         ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty is 0, expected a number above 0"),
+        ({"repetition_penalty": 1e-50}, ValueError, "repetition_penalty is 1e-50"),
+        ({"encoder_repetition_penalty": 1e300}, ValueError, "encoder_repetition_penalty is 1e.300"),
         ({"repetition_penalty": "a"}, TypeError, "repetition_penalty is or holds a str"),
         ({"presence_penalty": math.nan}, ValueError, "presence_penalty is nan, expected a finite number"),
         ({"dry_multiplier": 1.0, "dry_base": 0.5}, ValueError, "dry_base is 0.5, expected at least 1"),

@@ -40,6 +40,8 @@ class Row {
     if (temperature == 0.0f) return greedy();
     if (logits_.largest() / temperature == kInfinity)
       return only([&](float y) { return y / temperature == kInfinity; });
+    if (logits_.largest() / temperature == -kInfinity)  // all x are
+      return only([&](float y) { return y == logits_.largest(); });
     Masses<T> masses(logits_, temperature, sums_);
     if (draw_of_all(masses)) return report(temperature);
     SampleOptions left = o;

@@ -53,7 +53,7 @@ class Tokens {
   // At least the k largest and what ties with them, or all.
   template <class T>
   void take_largest(const Logits<T>& logits, float temperature, int64_t k) {
-    if (k * kFew > logits.blocks()) return take_all(logits, temperature);
+    if (k > logits.blocks() / kFew) return take_all(logits, temperature);
     // k blocks, so k tokens, have something as large. x may round equal for a little less.
     float least =
         reached_by(logits.block_maxima(), padded(logits.blocks()), k, k / 8, logits.largest());
