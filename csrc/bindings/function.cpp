@@ -14,12 +14,14 @@ py::object owned(PyObject* object) {
 
 TensorView PythonResults::make(std::span<const int64_t> shape, DType dtype) {
   NewTensor made = empty(like_, shape, dtype);
+  views_[count_] = made.view;
   made_.at(count_++) = std::move(made.object);
   return made.view;
 }
 
 TensorView PythonResults::make_in_order(const TensorView& like, const int* order) {
   if (NewTensor quick; empty_in_order(like_, like, order, &quick)) {
+    views_[count_] = quick.view;
     made_.at(count_++) = std::move(quick.object);
     return quick.view;
   }
@@ -34,11 +36,16 @@ TensorView PythonResults::make_in_order(const TensorView& like, const int* order
   view.data = made.data;
   py::object& object = made_[count_ - 1];
   const char* turn = PyObject_HasAttrString(object.ptr(), "permute") ? "permute" : "transpose";
+  views_[count_ - 1] = view;
   object = owned(PyObject_CallMethod(object.ptr(), turn, "(O)", back.ptr()));
   return view;
 }
 
 void PythonResults::skip() { made_.at(count_++) = py::reinterpret_borrow<py::object>(Py_None); }
+
+void PythonResults::write_down(Tape& tape) const {
+  for (size_t i = 0; i < count_; ++i) tape.made(made_[i].ptr(), views_[i]);
+}
 
 PyObject* PythonResults::give() {
   if (count_ == 1) return made_[0].release().ptr();

@@ -16,6 +16,7 @@
 #include <tuple>
 
 #include "bindings/native.h"
+#include "bindings/tape.h"
 #include "bindings/tensor.h"
 #include "bindings/torch_library.h"
 #include "core/check.h"
@@ -82,11 +83,13 @@ class PythonResults : public Results {
   TensorView make(std::span<const int64_t> shape, DType dtype) override;
   TensorView make_in_order(const TensorView& like, const int* order) override;
   void skip() override;
+  void write_down(Tape& tape) const;  // as made by its next step
   PyObject* give();
 
  private:
   const Tensor& like_;
   std::array<py::object, 8> made_;
+  std::array<TensorView, 8> views_;
   size_t count_ = 0;
 };
 
@@ -99,9 +102,20 @@ struct Defined {
   static inline std::string name, direct;
   static inline const char* schema;
 
+  template <class R, class... Args, size_t... at>
+  static void write_down(Tape& tape, R (*)(Results&, Args...),
+                         const std::tuple<FromPython<Args>...>& given, PyObject* const* args,
+                         const PythonResults& results, std::index_sequence<at...>) {
+    std::tuple<Kept<Args>...> kept{Kept<Args>(tape, std::get<at>(given).get(), args[at])...};
+    results.write_down(tape);
+    tape.step([kept](Results& made, const TensorView* values) {
+      body(made, std::get<at>(kept).get(values)...)();
+    });
+  }
+
   template <bool asks, class R, class... Args, size_t... at>
-  static PyObject* run(R (*)(Results&, Args...), PyObject* const* args, Py_ssize_t count,
-                       std::index_sequence<at...>) {
+  static PyObject* run(R (*function)(Results&, Args...), PyObject* const* args, Py_ssize_t count,
+                       std::index_sequence<at...> all) {
     try {
       HONED_CHECK_TYPE(count == sizeof...(Args), name, ": got ", count, " arguments, expected ",
                        schema);
@@ -138,6 +152,7 @@ struct Defined {
         Unlocked unlocked(elements > kWithLock);
         work();
       }
+      if (Tape* tape = Tape::current()) write_down(*tape, function, given, args, results, all);
       return results.give();
     } catch (...) {
       set_python_error();

@@ -7,6 +7,7 @@
 
 #include "bindings/activation.h"
 #include "bindings/caster.h"
+#include "bindings/function.h"
 #include "bindings/product.h"
 #include "bindings/torch_library.h"
 #include "core/check.h"
@@ -15,6 +16,18 @@
 #include "ops/quantize_weight.h"
 
 namespace honed::bindings {
+
+template <>
+struct FromPython<const PackedWeight&> {
+  const PackedWeight* weight = nullptr;
+  bool take(PyObject* object) {
+    static const py::handle type = py::type::of<PackedWeight>().release();
+    if (reinterpret_cast<PyObject*>(Py_TYPE(object)) == type.ptr())
+      weight = py::handle(object).cast<const PackedWeight*>();
+    return weight != nullptr;
+  }
+  const PackedWeight& get() const { return *weight; }
+};
 
 Activation activation_of(const std::string& name) {
   if (name == "none") return Activation::none;
@@ -226,6 +239,20 @@ const TorchOp op{
     "float scale) -> Tensor",
     boxed<dispatched>};
 
+// A packed weight, for Python.
+auto times_packed(Results& results, const TensorView& x, const PackedWeight& w,
+                  const TensorView* residual, int64_t activation) {
+  HONED_CHECK(activation >= 0 && activation <= int(Activation::silu), "linear: activation is ",
+              activation, ", expected 0 to ", int(Activation::silu));
+  TensorView out = results.make(shape_of_product(x, w.view().n).span(), x.dtype);
+  return [=, &w] {
+    rows_times(out, {x, Activation(activation), residual, 1.0, nullptr, nullptr, nullptr}, false,
+               [&](const TensorView& y, const TensorView& rows, const Epilogue& epilogue) {
+                 linear(y, rows, w.view(), epilogue);
+               });
+  };
+}
+
 }  // namespace
 
 void bind_linear(py::module_& m) {
@@ -236,6 +263,10 @@ void bind_linear(py::module_& m) {
         "input times a packed weight.", py::arg("input"), py::arg("weight"),
         py::arg("activation") = "none", py::arg("residual") = py::none(), py::arg("scale") = 1.0,
         py::arg("plus") = py::none(), py::arg("half_sums") = false);
+  define_for_python<times_packed>(
+      m,
+      "linear_packed(Tensor input, PackedWeight weight, Tensor? residual, int activation) -> "
+      "Tensor");
   m.def("half_sums_pay", &half_sums_pay, "True where half_sums changes the kernel of linear.");
   m.def("linear",
         py::overload_cast<const Tensor&, const Tensor&, const OptionalTensor&, const std::string&,

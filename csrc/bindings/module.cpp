@@ -19,6 +19,7 @@ namespace py = pybind11;
 #include "ops.def"
 #undef HONED_OP
 void bind_engine(py::module_& m);
+void bind_graph(py::module_& m);
 void bind_torch_library(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_core, m) {
 #undef HONED_OP
 #undef HONED_KERNEL
   bind_engine(m);
+  bind_graph(m);
   bind_torch_library(m);
   cpu::level();  // a bad HONED_ISA fails here, at import
 }

@@ -8,10 +8,12 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings/tensor.h"
 #include "core/check.h"
 #include "core/dtype.h"
+#include "core/parallel.h"
 
 namespace honed::bindings {
 
@@ -137,15 +139,27 @@ uint64_t mix(uint64_t hash, uint64_t value) {
   return hash ^ (hash >> 29);
 }
 
-// A hash of where a tensor lies, its type, shape and strides, and some values spread over it.
-uint64_t fingerprint_of(const TensorView& t, uint64_t hash) {
-  hash = mix(hash, reinterpret_cast<uintptr_t>(t.data));
-  hash = mix(hash, uint64_t(t.dtype));
-  for (int i = 0; i < t.ndim; ++i)
-    hash = mix(mix(hash, uint64_t(t.shape[i])), uint64_t(t.strides[i]));
+// Places spread over `total` elements: an odd step times a fraction of the golden ratio, so that they
+// lie in all rows and columns.
+uint64_t place_of(uint64_t sample, uint64_t count, uint64_t total) {
+  if (count == total) return sample;
+  return uint64_t((unsigned __int128)(sample * 0x9e3779b97f4a7c15u) * total >> 64);
+}
+
+// In four chains, which do not wait for each other.
+template <class T>
+uint64_t hash_samples(const T* from, uint64_t count, uint64_t total, uint64_t hash) {
+  uint64_t chain[4] = {hash, 1, 2, 3}, i = 0;
+  for (; i + 4 <= count; i += 4)
+    for (uint64_t c = 0; c < 4; ++c) chain[c] = mix(chain[c], from[place_of(i + c, count, total)]);
+  for (; i < count; ++i) chain[0] = mix(chain[0], from[place_of(i, count, total)]);
+  return mix(mix(chain[0], chain[1]), mix(chain[2], chain[3]));
+}
+
+// A hash of some values spread over a tensor.
+uint64_t values_of(const TensorView& t, uint64_t hash) {
   uint64_t total = uint64_t(t.numel());
   if (!total || t.device != Device::cpu) return hash;
-  // An odd step times a fraction of the golden ratio: the samples lie in all rows and columns.
   uint64_t count = total < kSamples ? total : kSamples;
   int64_t size = size_of(t.dtype);
   // Without gaps, in whatever order: places in memory say as much as indices, and need no divisions.
@@ -156,9 +170,10 @@ uint64_t fingerprint_of(const TensorView& t, uint64_t hash) {
     forward = forward && t.strides[d] > 0;
   }
   const bool dense = forward && last + 1 == int64_t(total);
+  if (dense && size == 4) return hash_samples(t.as<uint32_t>(), count, total, hash);
+  if (dense && size == 2) return hash_samples(t.as<uint16_t>(), count, total, hash);
   for (uint64_t i = 0; i < count; ++i) {
-    uint64_t at =
-        count == total ? i : uint64_t((unsigned __int128)(i * 0x9e3779b97f4a7c15u) * total >> 64);
+    uint64_t at = place_of(i, count, total);
     int64_t offset = int64_t(at);
     if (!dense) {
       offset = 0;
@@ -167,21 +182,26 @@ uint64_t fingerprint_of(const TensorView& t, uint64_t hash) {
         at /= uint64_t(t.shape[d]);
       }
     }
-    const char* from = t.as<char>() + offset * size;
     uint64_t bits = 0;
-    if (size == 4)  // known sizes are no calls
-      std::memcpy(&bits, from, 4);
-    else if (size == 2)
-      std::memcpy(&bits, from, 2);
-    else
-      std::memcpy(&bits, from, size_t(size));
+    std::memcpy(&bits, t.as<char>() + offset * size, size_t(size));
     hash = mix(hash, bits);
   }
   return hash;
 }
 
+// Where a tensor lies, its type, shape and strides.
+uint64_t place_of(const TensorView& t, uint64_t hash) {
+  hash = mix(hash, reinterpret_cast<uintptr_t>(t.data));
+  hash = mix(hash, uint64_t(t.dtype));
+  for (int i = 0; i < t.ndim; ++i)
+    hash = mix(mix(hash, uint64_t(t.shape[i])), uint64_t(t.strides[i]));
+  return hash;
+}
+
 PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  constexpr Py_ssize_t kMany = 32;  // whose values, far apart in memory, threads share
   uint64_t hash = uint64_t(count);
+  std::vector<TensorView> many;
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (args[i] == Py_None) {
       hash = mix(hash, 1);
@@ -194,7 +214,11 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
         PyErr_SetString(PyExc_TypeError, "fingerprint: got what is no tensor, expected a tensor");
         return nullptr;
       }
-      hash = fingerprint_of(tensor.view(), hash);
+      hash = place_of(tensor.view(), hash);
+      if (count < kMany)
+        hash = values_of(tensor.view(), hash);
+      else
+        many.push_back(tensor.view());
     } catch (const std::exception&) {  // no memory of its own (meta): which tensor it is says all
     }
     if (is_plain(args[i]))
@@ -203,6 +227,11 @@ PyObject* fingerprint(PyObject*, PyObject* const* args, Py_ssize_t count) {
         Py_DECREF(version);
       }
   }
+  std::vector<uint64_t> values(many.size());
+  parallel_for(int64_t(many.size()), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) values[size_t(i)] = values_of(many[size_t(i)], 0);
+  });
+  for (uint64_t each : values) hash = mix(hash, each);
   return PyLong_FromUnsignedLongLong(hash);
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <string>
 
@@ -34,6 +35,49 @@ OpenMP* openmp = nullptr;
 std::atomic<int> wanted{-1};  // -1: HONED_NUM_THREADS not read yet; 0: follow torch
 std::atomic<int> regions{0};  // in progress, over all Python threads
 thread_local bool inside = false;
+
+// A region that is held open: rank 0 gives out jobs, the others wait for the next one.
+struct Held {
+  int size;
+  Barrier turn;                                   // before a job and after it
+  FunctionRef<void(const Team&)>* job = nullptr;  // nullptr: the region ends
+  Team team{};                                    // of the job
+
+  void run(int team_size, FunctionRef<void(const Team&)> body);
+  void serve(int rank, int count);
+};
+thread_local Held* held = nullptr;
+
+struct Inside {
+  Inside() { inside = true; }
+  ~Inside() { inside = false; }
+};
+
+void Held::run(int team_size, FunctionRef<void(const Team&)> body) {
+  Barrier sync;
+  job = &body;
+  team = {0, team_size, &sync};
+  turn.arrive_and_wait(size);
+  std::exception_ptr error;  // the others wait for the end of the job
+  try {
+    Inside here;
+    body(team);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  turn.arrive_and_wait(size);
+  if (error) std::rethrow_exception(error);
+}
+
+void Held::serve(int rank, int count) {
+  Inside here;
+  for (;;) {
+    turn.arrive_and_wait(count);
+    if (!job) return;
+    if (rank < team.size) (*job)(Team{rank, team.size, team.sync});
+    turn.arrive_and_wait(count);
+  }
+}
 
 int quota_cpus() {  // cgroup v2, then v1; 0: no quota
   double quota = 0, period = 0;
@@ -96,6 +140,7 @@ int num_cpus() {
 }
 
 int num_threads() {
+  if (held) return held->size;
   int n = wanted.load(std::memory_order_relaxed);
   if (n < 0) {
     n = env::num_threads();
@@ -129,26 +174,16 @@ const char* attach_openmp() {
   return found.file.c_str();
 }
 
-void run_team(int max_size, FunctionRef<void(const Team&)> body) {
-  int size = max_size > 0 ? std::min(max_size, num_threads()) : num_threads();
-  if (inside || size == 1 || (openmp && openmp->in_parallel())) {
-    body(Team{0, 1, nullptr});
-    return;
-  }
-  // Several Python threads at once share the CPUs instead of each taking all of them.
+namespace {
+
+// A region of at most `size` threads, each of which gets its rank and how many there are. Several
+// Python threads at once share the CPUs instead of each taking all of them.
+void run_region(int size, FunctionRef<void(int, int)> member) {
   struct Region {
     int others = regions.fetch_add(1);
     ~Region() { regions.fetch_sub(1); }
   } region;
   size = std::min(size, std::max(1, num_cpus() / (region.others + 1)));
-  Barrier sync;
-  auto member = [&](int rank, int count) {
-    struct Inside {
-      Inside() { inside = true; }
-      ~Inside() { inside = false; }
-    } here;
-    body(Team{rank, count, &sync});
-  };
   if (size == 1) {
     member(0, 1);
   } else if (openmp) {
@@ -156,6 +191,45 @@ void run_team(int max_size, FunctionRef<void(const Team&)> body) {
   } else if (!run_on_pool(size, [&](int rank) { member(rank, size); })) {
     member(0, 1);
   }
+}
+
+bool is_alone() { return inside || (openmp && openmp->in_parallel()); }
+
+}  // namespace
+
+void run_team(int max_size, FunctionRef<void(const Team&)> body) {
+  int size = max_size > 0 ? std::min(max_size, num_threads()) : num_threads();
+  if (held && !inside && size > 1) return held->run(size, body);
+  if (size == 1 || is_alone()) {
+    body(Team{0, 1, nullptr});
+    return;
+  }
+  Barrier sync;
+  run_region(size, [&](int rank, int count) {
+    Inside here;
+    body(Team{rank, count, &sync});
+  });
+}
+
+void hold_team(FunctionRef<void()> body) {
+  const int size = num_threads();
+  if (held || size == 1 || is_alone()) return body();
+  Held team{};
+  std::exception_ptr error;  // does not pass through the runtime's frames
+  run_region(size, [&](int rank, int count) {
+    if (rank > 0) return team.serve(rank, count);
+    team.size = count;
+    held = &team;
+    try {
+      body();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    held = nullptr;
+    team.job = nullptr;
+    if (count > 1) team.turn.arrive_and_wait(count);
+  });
+  if (error) std::rethrow_exception(error);
 }
 
 void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {

@@ -52,6 +52,10 @@ int num_cpus();               // CPUs of the affinity mask and the cgroup quota
 // the team has one member. The body must not throw.
 void run_team(int max_size, FunctionRef<void(const Team&)> body);
 
+// Starts one region for all that the body, on this thread alone, runs: run_team and parallel_for of
+// the body hand their work to threads that wait for it instead of starting a region each time.
+void hold_team(FunctionRef<void()> body);
+
 // Splits [0, n) into one contiguous piece a thread, of at least `grain` each.
 void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body);
 

@@ -59,7 +59,9 @@ void conv_depthwise(const TensorView& y, const TensorView& x, const ConvWeight& 
   const int64_t fit = kBetween / (width * kPanel * 4);
   int64_t rows = y.size(3);
   if (fit < height) rows = std::min(rows, std::max<int64_t>(1, (fit - reach) / stride + 1));
-  const int64_t blocks = ceil_div(y.size(3), rows);
+  int64_t blocks = ceil_div(y.size(3), rows);
+  for (int i = 0; i < 3 && x.size(0) * blocks * w.panels % 4 != 0; ++i)  // as many for each thread
+    blocks = std::min(blocks + 1, y.size(3));
   rows = ceil_div(y.size(3), blocks);
   const int64_t between = std::min(height, (rows - 1) * stride + reach) * width * kPanel;
   const int64_t items = x.size(0) * blocks * w.panels;

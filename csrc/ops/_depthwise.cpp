@@ -90,7 +90,7 @@ void run_channels(DepthwiseArgs& a) {
   a.block[0] = a.x.channels;
   a.block[2] = a.size[2];
   // Long rows in pieces; then channels, by lines of the cache.
-  constexpr int64_t kColumns = 28, kChannels = 64;
+  constexpr int64_t kColumns = 28, kChannels = 16;
   if (rows < kItems)
     a.block[2] = std::min(a.size[2], std::max(kColumns, ceil_div(a.size[2] * rows, kItems)));
   const int64_t of_block = rows * ceil_div(a.size[2], a.block[2]);
@@ -230,15 +230,19 @@ void depthwise(const TensorView& y, const TensorView& x, const void* packed, con
   const int64_t outputs = y.size(1), channels = x.size(1), m = outputs / channels;
   const int64_t taps = shape.kernel[0] * shape.kernel[1] * shape.kernel[2];
   const Weights weights(packed, x.dtype, taps, channels, m);
-  const int64_t bytes = size_of(sum_type(x.dtype));
-  Scratch bias(epilogue.bias ? outputs * bytes : 0);
-  if (const TensorView* b = epilogue.bias)
+  const DType wide = sum_type(x.dtype);
+  const int64_t bytes = size_of(wide);
+  const TensorView* given = epilogue.bias;
+  const bool ready = given && given->dtype == wide && given->stride(0) == 1;
+  Scratch copy(given && !ready ? outputs * bytes : 0);
+  if (given && !ready)
     for (int64_t o = 0; o < outputs; ++o) {
-      if (x.dtype == DType::f64)
-        bias.as<double>()[o] = b->as<double>()[o * b->stride(0)];
+      if (wide == DType::f64)
+        copy.as<double>()[o] = given->as<double>()[o * given->stride(0)];
       else
-        bias.as<float>()[o] = element(*b, o * b->stride(0));
+        copy.as<float>()[o] = element(*given, o * given->stride(0));
     }
+  const char* bias = ready ? given->as<char>() : copy.as<char>();
   for (int64_t j = 0; j < m; ++j) {
     DepthwiseArgs a{};
     a.x = channels_of(x, 1);
@@ -248,7 +252,7 @@ void depthwise(const TensorView& y, const TensorView& x, const void* packed, con
     a.y = moved(y, j * y.stride(1));
     a.w = static_cast<const char*>(weights.data()) + j * channels * bytes;
     a.activation = epilogue.activation;
-    if (epilogue.bias) a.bias = bias.as<char>() + j * bytes;
+    if (given) a.bias = bias + j * bytes;
     a.bias_c = m;
     if (const TensorView* r = epilogue.residual) {
       a.residual = moved(*r, j * r->stride(1));

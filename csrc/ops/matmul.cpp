@@ -112,6 +112,28 @@ void SecondProduct::attach(LinearArgs& args, int64_t first_row) const {
   args.plus_rows.x_stride = inner_;
 }
 
+namespace {
+
+// Rows go over the threads in blocks, which end with whole tiles where there are many. By the sizes
+// alone, as sums of the last few rows of a block have another order.
+constexpr int64_t kTile = 14, kFewestRows = 8;
+static_assert(kBlockRows % kTile == 0);
+
+int64_t blocks_of(int64_t m, int64_t units) {
+  const int64_t fewest = ceil_div(m, kBlockRows);
+  int64_t blocks = fewest;
+  while (blocks * units % 4 != 0) ++blocks;  // as much for each of two or four
+  return m >= blocks * kFewestRows ? blocks : fewest;
+}
+
+int64_t start_of(int64_t block, int64_t blocks, int64_t m) {
+  const int64_t tiles = ceil_div(m, kTile);  // of a block at most kBlockRows / kTile
+  if (tiles < 4 * blocks) return m * block / blocks;
+  return std::min(m, tiles * block / blocks * kTile);
+}
+
+}  // namespace
+
 void multiply(const Strided& x, int64_t m, const PackedView& w, const Destination& to,
               const Epilogue& epilogue, const MatmulArrangeArgs* panels) {
   Way way = Way::plain;
@@ -124,7 +146,7 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
   const bool ready = x.dtype == held && x.col == 1 &&
                      (!rows_collide(x.row * size) || m <= kMatmulRows || k * size <= 2048);
   const int64_t row = ready ? x.row : padded_row(k, size);
-  const int64_t blocks = ceil_div(m, kBlockRows), units = linear_items(w, 1);
+  const int64_t units = linear_items(w, 1), blocks = blocks_of(m, units);
   const int64_t items = units * blocks;
   const int threads = cpu::threads_for(m * w.n * k / 8);
   const int64_t block_bytes = ready ? 0 : std::min<int64_t>(m, kBlockRows) * row * size;
@@ -141,7 +163,7 @@ void multiply(const Strided& x, int64_t m, const PackedView& w, const Destinatio
     const int64_t stop = team.end(items);
     for (int64_t item = team.begin(items); item < stop;) {
       const int64_t b = item / units, end = std::min(stop, (b + 1) * units);
-      const int64_t first = m * b / blocks, count = m * (b + 1) / blocks - first;
+      const int64_t first = start_of(b, blocks, m), count = start_of(b + 1, blocks, m) - first;
       const Strided part{advance(x, first, 0), x.dtype, x.row, x.col};
       LinearArgs args{w, {ready ? part.data : own, row}, count, from(to, first, 0)};
       args.rows.way = way;

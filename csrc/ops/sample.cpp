@@ -26,8 +26,9 @@ void check_number(int64_t row, const char* name, double value, double low, doubl
 int64_t sample_scratch_floats(int64_t vocab) {
   constexpr int64_t kBlock = 32;  // as in the kernel
   auto padded = [](int64_t n) { return (n + kBlock - 1) / kBlock * kBlock; };
-  // block maxima and first edits; weights, keys and their weights (8 bytes), x, indices
-  return 2 * padded(padded(vocab) / kBlock) + 8 * (padded(vocab) + kBlock);
+  int64_t blocks = padded(padded(vocab) / kBlock);
+  // block maxima and first edits; weights, keys and their weights (8 bytes), x, indices; rough sums
+  return 2 * blocks + 8 * (padded(vocab) + kBlock) + 2 * blocks / kBlock;
 }
 
 void check_sample_options(const SampleRow* row, int64_t rows) {

@@ -28,6 +28,7 @@
 //                mu -= mirostat_eta * (-log2 of the drawn token's kept p - mirostat_tau)
 //
 // Weights and sums are f64, computed the same way at every CPU level: the token is the same too.
+// Sums of f32 weights answer where their error, which is bounded, cannot change the token.
 // do_sample false, or temperature 0: the first largest y; no filter is read. A row with +infinity
 // gives the first of them; one whose x all are -infinity (y are finite) the first largest y. Parallel
 // over rows.
@@ -75,6 +76,7 @@ struct SampleArgs {
   int64_t* out;                   // one a row
   float* logprob = nullptr;       // of out, one a row; null: not asked for
   bool logprob_of_drawn = false;  // log p of what was kept; else log_softmax of the logits given
+                                  // within 3e-7 of itself, or 1e-12
   int64_t top_n = 0;              // likeliest tokens, by the same log-probabilities,
   int64_t* top_ids = nullptr;     // (rows, top_n), equal ones by index; -1 where fewer are kept
   float* top_logprobs = nullptr;  // (rows, top_n); -infinity there

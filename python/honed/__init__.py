@@ -14,6 +14,7 @@ from honed._version import __version__
 __all__ = [
     "Info",
     "__version__",
+    "generation",
     "get_num_threads",
     "hone",
     "info",
@@ -29,7 +30,7 @@ __all__ = [
 
 def __getattr__(name):
     # Modules need torch, hone() and its companions transformers' classes too; NumPy users load neither.
-    if name in ("models", "nn", "train"):
+    if name in ("generation", "models", "nn", "train"):
         return importlib.import_module(f"honed.{name}")
     if name in ("hone", "report", "unhone"):
         from honed import hf

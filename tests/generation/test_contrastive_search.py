@@ -104,6 +104,10 @@ def test_what_it_refuses():
     options = {"penalty_alpha": 0.6, "top_k": 4, "max_new_tokens": 3}
     with pytest.raises(ValueError, match="contrastive search: use_cache is False"):
         fast.generate(prompt(), use_cache=False, **options)
+    with pytest.raises(ValueError, match="contrastive search: cache_implementation is 'static'"):
+        fast.generate(prompt(), cache_implementation="static", **options)
+    with pytest.raises(ValueError, match=r"contrastive search: penalty_alpha is 1\.5"):
+        fast.generate(prompt(), **{**options, "penalty_alpha": 1.5})
     with pytest.raises(ValueError, match="contrastive search: output_attentions"):
         fast.generate(prompt(), return_dict_in_generate=True, output_attentions=True, **options)
 

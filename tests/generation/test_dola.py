@@ -123,5 +123,7 @@ def test_what_it_refuses():
     for layers, text in (("middle", "expected 'low', 'high' or a list"), ([9], "some of 0 to 3")):
         with pytest.raises(ValueError, match=text):
             fast.generate(prompt(), dola_layers=layers, max_new_tokens=3)
+    with pytest.raises(TypeError, match="expected whole numbers"):
+        fast.generate(prompt(), dola_layers=[0.5], max_new_tokens=3)
     with pytest.raises(ValueError, match="dola: the model is an encoder-decoder"):
         pair("t5")[1].generate(prompt(), dola_layers="low", max_new_tokens=3)

@@ -7,6 +7,7 @@ from tests.hf.conftest import VOCABULARY, prompt
 from transformers import SynthIDTextWatermarkingConfig, WatermarkDetector, WatermarkingConfig
 
 import honed
+from honed.generation.decoding import CACHE
 
 NEW = 10
 
@@ -51,6 +52,25 @@ def test_padding_processors_and_results():
         mine, theirs = torch.stack(got[name]), torch.stack(expected[name])
         assert (mine - theirs).abs().max() < 1e-4 * theirs.abs().max()
     assert not honed.report(fast).fallbacks
+
+
+@pytest.mark.parametrize("negative", [None, 3, 14])
+def test_goes_on_from_its_cache(negative):
+    _, fast = pair("llama")
+    options = {"guidance_scale": 1.7, "max_new_tokens": NEW, "do_sample": False}
+    if negative:
+        options["negative_prompt_ids"] = prompt(2, negative, seed=8)
+    first = fast.generate(prompt(2, 9), return_dict_in_generate=True, **options)
+    ids = torch.cat((first.sequences, prompt(2, 4, seed=5)), 1)
+    options = {"max_new_tokens": NEW, "do_sample": False}
+    got = fast.generate(ids, **{CACHE: first.get(CACHE)}, **options)
+    assert torch.equal(got, fast.generate(ids, **options))
+
+
+def test_negative_prompts_for_another_batch():
+    _, fast = pair("llama")
+    with pytest.raises(ValueError, match="negative_prompt_ids has 1 rows, expected the 2 of the prompts"):
+        fast.generate(prompt(2, 9), guidance_scale=1.7, negative_prompt_ids=prompt(1, 3), max_new_tokens=3)
 
 
 def test_sampled_guidance_draws_as_told():

@@ -40,6 +40,9 @@ def runs(model, *inputs):
     """How many of the model's fused calls a call of it makes in one go, and in steps."""
     counts = {"once": 0, "apart": 0}
     calls = fused(model)
+    regions = [region for forward in forwards(model) for region in forward.plan.regions]
+    for region in regions:
+        region.whole = False
     for one in calls:
         apart = one.apart
 
@@ -58,6 +61,8 @@ def runs(model, *inputs):
         one._run = once
     with torch.no_grad():
         model(*inputs)
+    for region in regions:
+        region.whole = True
     for one in calls:
         del one.apart
         one._run = getattr(one, one._run.__defaults__[0].__name__)

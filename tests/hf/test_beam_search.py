@@ -3,7 +3,14 @@
 import pytest
 import torch
 from tests.hf.conftest import on_engine, pair, prompt
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 DICT = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
 
@@ -119,6 +126,14 @@ def test_criteria_and_processors_of_the_caller():
         }
 
     same(*both(num_beams=3, num_return_sequences=3, **options(), **DICT))
+
+
+@pytest.mark.parametrize("kind", [MaxLengthCriteria, EosTokenCriteria])
+def test_bounds_of_the_caller_beside_those_of_the_options(kind):
+    given = MaxLengthCriteria(11) if kind is MaxLengthCriteria else EosTokenCriteria([41, 45, 52])
+    expected, got = both(num_beams=3, stopping_criteria=StoppingCriteriaList([given]))
+    assert torch.equal(expected, got)
+    assert not torch.equal(got, both(num_beams=3)[1])
 
 
 def test_one_prompt_and_many_beams():

@@ -83,6 +83,15 @@ def test_generate_takes_any_option(run, folder):
     assert same["text"] == plain["text"]
     longer = json.loads(run("generate", *options, "--option", "min-new-tokens=6").stdout)
     assert longer["new_tokens"] == 6
+    shorter = json.loads(run("generate", *options, "--option", "max_new_tokens=2").stdout)
+    assert shorter["new_tokens"] == 2
+    stop = f"stop_strings={json.dumps(plain['text'][:1])}"
+    stopped = json.loads(run("generate", *options, "--option", stop).stdout)
+    assert stopped["new_tokens"] == 1
+    refused = run("generate", *options, "--option", "return_dict_in_generate=true")
+    assert refused.returncode == 2 and "return_dict_in_generate: not an" in refused.stderr
+    failed = run("generate", *options, "--seed", 1, "--option", 'top_n_sigma="a"')
+    assert failed.returncode == 1 and failed.stderr.startswith("honed: top_n_sigma is 'a'")
     wrong = run("generate", *options, "--option", "num_beams")
     assert wrong.returncode == 2
     assert "expected NAME=JSON" in wrong.stderr

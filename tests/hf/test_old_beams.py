@@ -206,6 +206,19 @@ def test_beside_an_encoder(name):
             assert got[4 * row : 4 * row + 4] == [text[1:] for text in expected]
 
 
+@pytest.mark.parametrize("options", [{"num_beam_groups": 2}, {"num_beams": 3, "num_beam_groups": -3}])
+def test_groups_are_never_passed_over(options):
+    _, ours = pair("llama")
+    with pytest.raises(ValueError, match="group_beam_search: num_beam_groups is"):
+        ours.generate(prompt(1, 4), max_new_tokens=3, **options)
+
+
+def test_constraints_of_another_kind():
+    _, ours = pair("llama")
+    with pytest.raises(TypeError, match="constraints: 5, expected a honed"):
+        ours.generate(prompt(1, 4), max_new_tokens=3, num_beams=2, constraints=[5])
+
+
 def test_progress_is_that_of_the_whole_text():
     generator = torch.Generator().manual_seed(0)
     nested = [[[1, 2, 3]], [[1, 1], [2, 4]], [[5]]]
@@ -226,11 +239,24 @@ def test_progress_is_that_of_the_whole_text():
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        (group_beam_search, {"num_beam_groups": 3}, "num_beams is 4, expected a multiple of the 3 groups"),
+        (group_beam_search, {"num_beam_groups": 3}, "num_beam_groups is 3, expected a divisor"),
         (group_beam_search, {"num_beam_groups": 2, "do_sample": True}, "do_sample is True"),
         (constrained_beam_search, {"num_beams": 1, "force_words_ids": [[5]]}, "num_beams is 1"),
         (constrained_beam_search, {"do_sample": True, "force_words_ids": [[5]]}, "do_sample is True"),
         (constrained_beam_search, {"num_beam_groups": 2, "force_words_ids": [[5]]}, "num_beam_groups is 2"),
+        (group_beam_search, {"num_beam_groups": -2}, "num_beam_groups is -2"),
+        (group_beam_search, {"num_beams": 1, "num_beam_groups": 2}, "divisor of num_beams, 1"),
+        (
+            group_beam_search,
+            {"return_dict_in_generate": True, "output_attentions": True},
+            "output_attentions is set",
+        ),
+        (
+            constrained_beam_search,
+            {"return_dict_in_generate": True, "output_hidden_states": True, "force_words_ids": [[5]]},
+            "output_hidden_states is set",
+        ),
+        (constrained_beam_search, {"force_words_ids": [[999]]}, r"token 999 in \[999\], expected one of"),
         (constrained_beam_search, {}, "neither constraints nor force_words_ids"),
         (constrained_beam_search, {"force_words_ids": [[]]}, r"phrase \[\], expected a list"),
         (constrained_beam_search, {"force_words_ids": [[-1]]}, "token -1 in phrase"),

@@ -109,8 +109,9 @@ def test_from_every_place_that_transformers_has():
 
 def test_saved_with_the_generation_config(tmp_path):
     _, fast = pair("llama")
-    expected = fast.generate(prompt(), **GREEDY, presence_penalty=1.5)
-    GenerationConfig(**GREEDY, presence_penalty=1.5).save_pretrained(tmp_path)
+    options = {**GREEDY, "presence_penalty": 1.5, "logit_bias": {17: 4.0}}  # a file has "17"
+    expected = fast.generate(prompt(), **options)
+    GenerationConfig(**options).save_pretrained(tmp_path)
     fast.generation_config = GenerationConfig.from_pretrained(tmp_path)
     assert torch.equal(fast.generate(prompt()), expected)
 
@@ -151,7 +152,12 @@ def test_sequence_breakers_of_text(tokenizer):
         ({"dry_multiplier": 1.0, "dry_sequence_breakers": ["\n"]}, TypeError, "as tokens, not text"),
         ({"logit_bias": {999: 1.0}}, ValueError, "names token 999"),
         ({"do_sample": True, "mirostat": 3}, ValueError, "mirostat is 3"),
-        ({"do_sample": True, "xtc_probability": 2.0}, ValueError, "xtc_probability of row 0 is 2"),
+        ({"do_sample": True, "xtc_probability": 2.0}, ValueError, "xtc_probability is 2"),
+        ({"do_sample": True, "top_n_sigma": "a"}, TypeError, "top_n_sigma is 'a'"),
+        ({"do_sample": True, "mirostat": 2, "num_beams": 2}, ValueError, "mirostat with num_beams"),
+        ({"logit_bias": {"a": 1.0}}, TypeError, "logit_bias is"),
+        ({"num_beams": 2, "logit_bias": {5: math.nan}}, ValueError, "token 5 is nan"),
+        ({"grammar": "x"}, TypeError, "grammar is 'x'"),
         ({"dry_multipler": 1.0}, ValueError, "not used by the model"),
     ],
     ids=str,
@@ -160,6 +166,24 @@ def test_refusals(options, error, message):
     _, fast = pair("llama")
     with pytest.raises(error, match=message):
         fast.generate(prompt(1), **{**GREEDY, **options})
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"dynatemp_range": -1.0}, {"top_n_sigma": -1.0}, {"xtc_probability": -1.0}, {"xtc_threshold": 2.0}],
+    ids=str,
+)
+def test_refusals_of_transformers_loop(option):
+    _, fast = pair("llama")
+    options = {**GREEDY, "do_sample": True, "xtc_probability": 0.5, **option}
+    with pytest.raises(ValueError, match=f"{next(iter(option))} is"):
+        watched(fast).generate(prompt(1), **options)
+
+
+def test_filters_of_a_greedy_text_are_said_to_do_nothing():
+    _, fast = pair("llama")
+    with pytest.warns(UserWarning, match="xtc_probability, mirostat without do_sample=True"):
+        fast.generate(prompt(1), **GREEDY, xtc_probability=0.5, mirostat=2)
 
 
 def test_same_seed_same_text_on_every_level_and_thread_count():

@@ -4,6 +4,7 @@ import math
 import random
 import re
 
+import numpy
 import pytest
 import torch
 from tests.hf.conftest import on_engine, pair, prompt
@@ -213,6 +214,26 @@ def test_criteria_of_the_caller(eos, scores):
         got, expected = got.sequences, expected.sequences
     assert torch.equal(got, expected) and got.shape[1] == 17
     assert heard[: len(heard) // 2] == heard[len(heard) // 2 :]
+
+
+def test_criteria_that_answer_for_all_rows_at_once():
+    for beams in (1, 2):
+        got, expected = both(stopping_criteria=[lambda ids, scores: ids.shape[1] >= 14], num_beams=beams)
+        assert torch.equal(got, expected) and got.shape[1] == 14
+
+
+def test_kinds_of_numbers():
+    for options in (
+        {"max_new_tokens": 5.0},
+        {"max_new_tokens": torch.tensor(5)},
+        {"forced_bos_token_id": torch.tensor(9)},
+        {"forced_bos_token_id": numpy.int64(9)},
+    ):
+        plain, fast = pair("llama")
+        ids = prompt(2, 1)
+        options = {"do_sample": False, "max_new_tokens": 4, **options}
+        assert torch.equal(fast.generate(ids, **options), plain.generate(ids, **options))
+        on_engine(fast)
 
 
 def test_stop_strings(tokenizer):

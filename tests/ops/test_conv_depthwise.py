@@ -91,7 +91,7 @@ def test_a_model_joins_them(monkeypatch):
 
     torch.manual_seed(0)
     model = Net().eval()
-    x = torch.randn(2, 8, 60, 50).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(4, 8, 60, 50).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         own, reference = model(x), model.double()(x.double())
         hone(model.float())

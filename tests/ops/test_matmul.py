@@ -367,3 +367,14 @@ def test_second_products_are_checked():
         _core.linear(x, packed, "none", None, 1.0, (torch.ones(3, 2).double(), torch.ones(2, 5)))
     with pytest.raises(ValueError, match="plus beside an output of shape"):
         _core.matmul(torch.ones(2, 3, 8), torch.ones(8, 5), 1.0, (torch.ones(6, 2), torch.ones(2, 5)))
+
+
+@pytest.mark.parametrize("n", [16, 96, 160])
+@pytest.mark.parametrize("m", [49, 167, 169, 673, 1345, 2017, 6000])
+def test_rows_in_blocks(m, n):
+    """No row is left out, wherever blocks of rows end."""
+    torch.manual_seed(m + n)
+    a, b = torch.randn(m, 24), torch.randn(24, n)
+    exact = a.double() @ b.double()
+    error = (ops.matmul(a, b).double() - exact).abs().max()
+    assert error <= allowed_error(exact, a @ b, torch.float32)

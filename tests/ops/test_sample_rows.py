@@ -10,6 +10,7 @@ from honed import _core, ops
 from honed.testing import cpu_level
 
 LEVELS = _core.usable_levels()
+LOGPROB = 3e-7  # the relative error that is documented
 MANY = [
     {},
     {"temperature": 0.7, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.3},
@@ -161,12 +162,29 @@ def test_log_probabilities(options, level):
         (drawn, drawn.scores.double().log_softmax(-1)),
     ):
         at = expected.gather(1, got.tokens[:, None])[:, 0]
-        torch.testing.assert_close(got.logprobs, at.float(), rtol=0, atol=0)
+        torch.testing.assert_close(got.logprobs, at.float(), rtol=LOGPROB, atol=0)
         for row in range(4):
             order = np.lexsort((np.arange(2003), -expected[row].numpy()))[:9]
             there = torch.isfinite(expected[row][order])
             assert got.top_tokens[row].tolist() == np.where(there, order, -1).tolist()
-            torch.testing.assert_close(got.top_logprobs[row], expected[row][order].float(), rtol=0, atol=0)
+            torch.testing.assert_close(
+                got.top_logprobs[row], expected[row][order].float(), rtol=LOGPROB, atol=0
+            )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("lead", [0.0, 2.0, 8.0, 15.0, 30.0])
+def test_log_probability_of_the_nearly_certain(lead, level):
+    """Relative to it, where p is near 1 too."""
+    logits = noise(2, 3, 5003, 1.0)
+    logits[:, 77] = 9.0 + lead
+    with cpu_level(level):
+        got = ops.sample(logits, do_sample=False, return_logprobs=True, top_logprobs=3)
+    others = logits.double()
+    others[:, 77] = -torch.inf
+    expected = -torch.log1p(torch.exp(others - 9.0 - lead).sum(-1))
+    torch.testing.assert_close(got.logprobs.double(), expected, rtol=LOGPROB, atol=1e-12)
+    torch.testing.assert_close(got.top_logprobs[:, 0], got.logprobs, rtol=0, atol=0)
 
 
 def test_infinity_is_certain():

@@ -9,8 +9,6 @@ HONED_BEGIN_LEVEL
 
 namespace {
 
-constexpr int64_t kFew = 4;  // of so many blocks one may be looked at again for top_k
-
 template <class T>
 class Row {
  public:
@@ -19,7 +17,9 @@ class Row {
         at_(row),
         row_(args.row[row]),
         logits_(logits_of(args.row[row])),
-        tokens_(args.scratch + 2 * padded(blocks_of(args.vocab)), args.vocab) {}
+        tokens_(args.scratch + 2 * padded(blocks_of(args.vocab)), args.vocab),
+        sums_(reinterpret_cast<double*>(args.scratch + 2 * padded(blocks_of(args.vocab)) +
+                                        8 * (padded(args.vocab) + kBlock))) {}
 
   void run() {
     const SampleOptions& o = row_.options;
@@ -42,9 +42,14 @@ class Row {
       return only([&](float y) { return y / temperature == kInfinity; });
     if (logits_.largest() / temperature == -kInfinity)  // all x are
       return only([&](float y) { return y == logits_.largest(); });
-    bool done = take_nucleus(temperature);
-    if (!done) take(temperature);
-    Filters(tokens_, row_).run(a_.vocab, done);
+    Masses<T> masses(logits_, temperature, sums_);
+    if (draw_of_all(masses)) return report(temperature);
+    SampleOptions left = o;
+    if (!take_roughly(masses, temperature, &left)) {
+      left = o;
+      take(temperature);
+    }
+    Filters(tokens_, row_, left).run(a_.vocab);
     draw();
     report();
   }
@@ -61,7 +66,7 @@ class Row {
     float most = logits_.largest();
     if (most == kInfinity) return only([](float y) { return y == kInfinity; });
     a_.out[at_] = logits_.first([&](float y) { return y == most; }, most);
-    if (!a_.scores && !a_.logprob && a_.top_n == 0) return;
+    if (!a_.scores) return report(1.0f);
     tokens_.take_all(logits_, 1.0f);
     report();
   }
@@ -96,31 +101,72 @@ class Row {
     return float(low + product(high - low, __builtin_pow(part, double(o.dynatemp_exponent))));
   }
 
-  // Far from where x loses digits.
-  static bool ordinary(float least, float temperature) {
-    float size = (least < 0.0f ? -least : least) / temperature;
-    return size > 1e-30f && size < 1e30f;
+  // What the first filter that is on keeps, where rough sums are enough to tell; the others are left.
+  bool take_roughly(Masses<T>& masses, float temperature, SampleOptions* left) {
+    const SampleOptions& o = row_.options;
+    if (!masses.usable() || o.mirostat == 1) return false;
+    if (o.mirostat == 2) {
+      masses.sum();
+      if (!take_share(masses, temperature, __builtin_exp2(-*row_.mirostat_mu), 0.0, 1))
+        return false;
+      *left = SampleOptions{};
+      return true;
+    }
+    if (o.top_n_sigma > 0.0 || o.top_h > 0.0 || o.top_k > 0) return false;
+    if (o.top_p < 1.0) {
+      left->top_p = 1.0;
+      return take_nucleus(masses, temperature);
+    }
+    if (o.min_p > 0.0 || o.typical_p < 1.0) return false;
+    int64_t floor = o.min_tokens_to_keep;
+    if (o.epsilon_cutoff > 0.0) {
+      left->epsilon_cutoff = 0.0;
+      masses.sum();
+      return take_share(masses, temperature, o.epsilon_cutoff, 0.0, floor);
+    }
+    if (o.eta_cutoff == 0.0) return false;
+    left->eta_cutoff = 0.0;
+    double error, entropy = masses.sum_entropy(&error);
+    double scaled = product(__builtin_sqrt(o.eta_cutoff), __builtin_exp(-entropy));
+    double eta = o.eta_cutoff < scaled ? o.eta_cutoff : scaled;
+    return take_share(masses, temperature, eta, error, floor);
   }
 
-  // What top_p keeps, where it is the first filter and sums in f32 are enough to tell.
-  bool take_nucleus(float temperature) {
+  // The tokens that have at least that share of the total weight, its logarithm within `error`.
+  bool take_share(const Masses<T>& masses, float temperature, double share, double error,
+                  int64_t floor) {
+    double top = double(masses.top()), least = top + __builtin_log(share) + masses.log_total();
+    double band = error + 1.1 * kRough + kSummed;
+    if (!(least > top - 80.0)) return false;
+    tokens_.take_down_to(logits_, temperature, least - band);
+    int64_t kept = 0, unclear = 0;
+    for (int64_t i = 0; i < tokens_.count(); ++i) {
+      double x = double(tokens_.x(i));
+      kept += x > least + band;
+      unclear += x > least - band;
+    }
+    if (kept < floor || kept != unclear) return false;
+    tokens_.keep_if([&](int64_t i) { return double(tokens_.x(i)) > least; });
+    return true;
+  }
+
+  bool take_nucleus(Masses<T>& masses, float temperature) {
     const SampleOptions& o = row_.options;
-    if (o.mirostat != 0 || o.top_n_sigma > 0.0 || o.top_h > 0.0 || o.top_k > 0 || o.top_p == 1.0)
-      return false;
-    float top = logits_.largest() / temperature;
-    if (!(top < 1e4f && top > -1e4f)) return false;
-    Rough rough(top);
-    double total = logits_.rough_total(temperature, rough), share = 1.0 - o.top_p;
+    double share = 1.0 - o.top_p, top = double(masses.top());
+    masses.sum();
+    double total = masses.total();
     // All tokens below this together are less than what top_p drops.
-    double depth =
-        __builtin_log(0.999 * share * total / rough.exact(double(top)) / double(a_.vocab));
-    double y = double(logits_.largest()) + (depth - 1e-3) * double(temperature);
-    float least = float(y - 1e-6 * (y < 0.0 ? -y : y));
-    if (!ordinary(least, temperature)) return false;
-    tokens_.take_from(logits_, temperature, least);
+    double least = top + __builtin_log(0.999 * share / double(a_.vocab)) + masses.log_total();
+    double guess = masses.guess_below(0.7 * share * total, least);
+    bool clear = false;
     Cut cut;
-    bool clear = tokens_.roughly_without(share, total, rough, &cut) &&
-                 tokens_.count() >= o.min_tokens_to_keep;
+    const double bounds[] = {guess, least};
+    for (double from : bounds) {
+      tokens_.take_down_to(logits_, temperature, from - 1e-3);
+      clear = tokens_.roughly_without(share, total, masses.rough(), &cut) &&
+              tokens_.count() >= o.min_tokens_to_keep;
+      if (clear || guess == least) break;
+    }
     if (!clear) return false;
     tokens_.keep(lower_of(cut, tokens_.largest(o.min_tokens_to_keep)));
     return true;
@@ -129,26 +175,31 @@ class Row {
   // All tokens, or those that the first filter can leave.
   void take(float temperature) {
     const SampleOptions& o = row_.options;
-    int64_t floor = o.min_tokens_to_keep, blocks = logits_.blocks(), k = 0;
+    int64_t floor = o.min_tokens_to_keep;
     bool plain = o.mirostat == 0 && o.top_n_sigma == 0.0;
     if (plain && o.top_h > 0.0)
-      k = kRanked;
+      tokens_.take_largest(logits_, temperature, kRanked);
     else if (plain && o.top_k > 0)
-      k = o.top_k > floor ? o.top_k : floor;
-    float top = logits_.largest(), least = -kInfinity;
-    if (k > 0 && k <= blocks / kFew) {
-      // k blocks, so k tokens, have something as large. x may round equal for a little less.
-      least = reached_by(logits_.block_maxima(), padded(blocks), k, k / 8, top);
-      least -= 1e-6f * (least < 0.0f ? -least : least);
-    } else if (plain && k == 0 && o.top_p == 1.0 && o.min_p > 0.0 && floor == 1) {
-      double x = double(top) / double(temperature) + __builtin_log(o.min_p);
-      double y = product(x, double(temperature));
-      least = float(y - 1e-5 * (y < 0.0 ? -y : y) - 1e-5 * double(temperature));
-    }
-    if (ordinary(least, temperature))
-      tokens_.take_from(logits_, temperature, least);
+      tokens_.take_largest(logits_, temperature, o.top_k > floor ? o.top_k : floor);
+    else if (plain && o.top_p == 1.0 && o.min_p > 0.0 && floor == 1)
+      tokens_.take_down_to(
+          logits_, temperature,
+          double(logits_.largest()) / double(temperature) + __builtin_log(o.min_p) - 1e-5);
     else
       tokens_.take_all(logits_, temperature);
+  }
+
+  // Where nothing is filtered, and rough sums are enough to tell.
+  bool draw_of_all(Masses<T>& masses) {
+    const SampleOptions& o = row_.options;
+    bool filtered = o.mirostat != 0 || o.top_n_sigma > 0.0 || o.top_h > 0.0 || o.top_k > 0 ||
+                    o.top_p < 1.0 || o.min_p > 0.0 || o.typical_p < 1.0 || o.epsilon_cutoff > 0.0 ||
+                    o.eta_cutoff > 0.0 || o.xtc_probability > 0.0;
+    if (filtered || a_.scores || !masses.usable()) return false;
+    masses.sum();
+    int64_t id = masses.drawn(random_uniform(row_.seed, row_.counter));
+    if (id >= 0) a_.out[at_] = id;
+    return id >= 0;
   }
 
   void draw() {
@@ -172,29 +223,47 @@ class Row {
     *row_.mirostat_mu -= product(o.mirostat_eta, surprise - o.mirostat_tau);
   }
 
-  // Scores, then log-probabilities: of what was kept, or of the logits as given.
-  void report() {
+  // Scores, then log-probabilities: of what was kept, or of the logits as given. With a temperature
+  // everything was.
+  void report(float temperature = 0.0f) {
     if (a_.scores) {
       float* scores = a_.scores + at_ * a_.vocab;
       for (int64_t i = 0; i < a_.vocab; ++i) scores[i] = -kInfinity;
       for (int64_t i = 0; i < tokens_.count(); ++i) scores[tokens_.id(i)] = tokens_.x(i);
     }
     if (!a_.logprob && a_.top_n == 0) return;
-    SampleRow plain;
-    bool finite = true;
     if (!a_.logprob_of_drawn) {
+      if (logits_.as_given()) return report_of(logits_, 1.0f);
+      SampleRow plain;
       Logits<T> given = logits_of(plain);
       given.survey();
-      finite = !given.has_nan() && given.largest() != kInfinity;
-      tokens_.take_all(given, 1.0f);
+      return report_of(given, 1.0f);
     }
+    if (temperature > 0.0f) return report_of(logits_, temperature);
     tokens_.weigh();
-    double log_total = finite ? __builtin_log(tokens_.total()) : double(__builtin_nanf(""));
-    if (a_.logprob) {
-      a_.logprob[at_] = -kInfinity;
+    double log_total = __builtin_log(tokens_.total());
+    if (a_.logprob)
       for (int64_t i = 0; i < tokens_.count(); ++i)
         if (tokens_.id(i) == a_.out[at_]) a_.logprob[at_] = float(tokens_.distance(i) - log_total);
+    if (a_.top_n > 0) alternatives(log_total);
+  }
+
+  // Log-probabilities of all tokens.
+  void report_of(const Logits<T>& logits, float temperature) {
+    Masses<T> masses(logits, temperature, sums_);
+    double log_total = double(__builtin_nanf(""));
+    if (masses.usable()) {
+      masses.sum();
+      log_total = masses.log_total();
+      if (a_.top_n > 0) tokens_.take_largest(logits, temperature, a_.top_n);
+    } else {
+      tokens_.take_all(logits, temperature);
+      tokens_.weigh();
+      if (!logits.has_nan() && logits.largest() < kInfinity)
+        log_total = __builtin_log(tokens_.total());
     }
+    double x = double(logits.logit(a_.out[at_]) / temperature);
+    if (a_.logprob) a_.logprob[at_] = float(x - double(masses.top()) - log_total);
     if (a_.top_n > 0) alternatives(log_total);
   }
 
@@ -215,6 +284,7 @@ class Row {
   const SampleRow& row_;
   Logits<T> logits_;
   Tokens tokens_;
+  double* sums_;
 };
 
 }  // namespace

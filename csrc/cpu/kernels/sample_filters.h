@@ -17,16 +17,17 @@ HONED_INLINE int64_t key_of_positive(double x) {
 
 class Filters {
  public:
-  Filters(Tokens& tokens, const SampleRow& row) : t_(tokens), row_(row), o_(row.options) {}
+  // Those of `left`: the options of the row, or what is left to do of them.
+  Filters(Tokens& tokens, const SampleRow& row, const SampleOptions& left)
+      : t_(tokens), row_(row), o_(left) {}
 
-  // Without top_p where that is `done`.
-  void run(int64_t vocab, bool done) {
+  void run(int64_t vocab) {
     if (o_.mirostat == 1) return zipf(vocab);
     if (o_.mirostat == 2) return surprise();
     if (o_.top_n_sigma > 0.0) deviation();
     if (o_.top_h > 0.0) entropy_share();
     if (o_.top_k > 0) t_.keep({t_.reached(o_.top_k > floor() ? o_.top_k : floor()), 0});
-    if (o_.top_p < 1.0 && !done) nucleus();
+    if (o_.top_p < 1.0) nucleus();
     if (o_.min_p > 0.0) {
       t_.weigh();
       double most = 0.0;

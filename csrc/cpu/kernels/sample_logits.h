@@ -1,41 +1,11 @@
 // One row of logits, read by blocks: edited, masked, and the largest of every block.
 #pragma once
 #include "cpu/kernels/sample_select.h"
-#include "cpu/simd/math.h"
 #include "cpu/simd/transpose.h"
 #include "ops/sample.h"
 
 HONED_BEGIN_LEVEL
 namespace {
-
-// e^x 2^-n in f32, n fixed: the same number for the same x, within kRough of it (the reduced argument's
-// 2e-8, and 1.1 ulp), where x is at most 80 below `top`.
-constexpr double kRough = 2e-7;
-HONED_INLINE void add_to(vd (&sum)[2], vf v) {  // in f64
-#if defined(__AVX512F__)
-  sum[0] += (vd)_mm512_cvtps_pd(_mm512_castps512_ps256(v));
-  sum[1] += (vd)_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
-#else
-  vh half[2];
-  __builtin_memcpy(half, &v, sizeof v);
-  for (int h = 0; h < 2; ++h) sum[h] += __builtin_convertvector(half[h], vd);
-#endif
-}
-class Rough {
- public:
-  explicit Rough(float top)
-      : low_(set1(top - 80.0f)), shift_(round_even(set1(top * 1.44269504f))) {}
-  HONED_INLINE vf operator()(vf x) const {
-    x = vmax(x, low_);
-    vf n = round_even(x * set1(1.44269504f));
-    return exp_of_parts(minus_ln2(x, n), n - shift_);
-  }
-  // Of x in f64.
-  double exact(double x) const { return __builtin_exp(x - product(shift_[0], 0.6931471805599453)); }
-
- private:
-  vf low_, shift_;
-};
 
 template <class T>
 class Logits {
@@ -55,6 +25,7 @@ class Logits {
   float block_max(int64_t b) const { return block_max_[b]; }
   const float* block_maxima() const { return block_max_; }
   bool has_nan() const { return nan_; }
+  bool as_given() const { return row_.edit_count == 0 && !row_.allowed; }
 
   // Reads every logit that may be chosen once.
   void survey() {
@@ -94,31 +65,29 @@ class Logits {
       for (int i = 0; i < kBlock; ++i) y[i] = row_.allowed[b] >> i & 1 ? y[i] : -kInfinity;
   }
 
-  // The sum of rough() over all y / temperature.
-  double rough_total(float temperature, const Rough& rough) const {
+  float logit(int64_t id) const {
     alignas(64) float y[kBlock];
-    vd sum[2] = {};
-    vf by = set1(temperature);
-    auto add = [&](const auto* from, int64_t count) {
-      if (temperature != 1.0f)
-        for (int64_t i = 0; i < count; i += kLanes) add_to(sum, rough(load(from + i) / by));
-      else
-        for (int64_t i = 0; i < count; i += kLanes) add_to(sum, rough(load(from + i)));
-    };
+    block(id / kBlock, y);
+    return y[id % kBlock];
+  }
+
+  // f(from, count) for the logits of the blocks [b, end), in order, where they lie in memory if they
+  // are as given; counts are multiples of kBlock.
+  template <class F>
+  HONED_INLINE void stretches(int64_t b, int64_t end, F&& f) const {
+    alignas(64) float y[kBlock];
     int64_t whole = row_.allowed ? 0 : vocab_ / kBlock;
-    for (int64_t b = 0; b < blocks_;) {
-      int64_t end = b;  // of the blocks that are as they lie in memory
-      while (end < whole && !(row_.edit_count > 0 && first_edit_[end] >= 0)) ++end;
-      add(data_ + b * kBlock, (end - b) * kBlock);
-      for (b = end; b < blocks_ && (b >= whole || first_edit_[b] >= 0); ++b) {
+    whole = whole < end ? whole : end;
+    auto edited = [&](int64_t at) { return row_.edit_count > 0 && first_edit_[at] >= 0; };
+    while (b < end) {
+      int64_t from = b;
+      while (b < whole && !edited(b)) ++b;
+      if (from < b) f(data_ + from * kBlock, (b - from) * kBlock);
+      for (; b < end && (b >= whole || edited(b)); ++b) {
         block(b, y);
-        add(y, kBlock);
+        f(y, kBlock);
       }
     }
-    vd both = sum[0] + sum[1];
-    double total = 0.0;
-    for (int i = 0; i < kDoubles; ++i) total += both[i];
-    return total;
   }
 
   int64_t first_nan() const {

@@ -1,6 +1,6 @@
 // The tokens that are still kept, in vocabulary order: x, index and, when a filter asks, weight.
 #pragma once
-#include "cpu/kernels/sample_logits.h"
+#include "cpu/kernels/sample_rough.h"
 
 HONED_BEGIN_LEVEL
 namespace {
@@ -16,6 +16,7 @@ HONED_INLINE Cut lower_of(Cut a, Cut b) {
 }
 
 constexpr int kHalvings = 7;
+constexpr int64_t kFew = 4;  // of so many blocks one may be looked at again for the largest
 
 class Tokens {
  public:
@@ -49,21 +50,24 @@ class Tokens {
     begin(logits.vocab(), logits.largest() / temperature);
   }
 
-  // The tokens whose logit is at least `least`.
+  // At least the k largest and what ties with them, or all.
   template <class T>
-  void take_from(const Logits<T>& logits, float temperature, float least) {
-    alignas(64) float y[kBlock];
-    alignas(64) int32_t id[kBlock];
-    int64_t n = 0;
-    for (int64_t b = 0; b < logits.blocks(); ++b) {
-      if (logits.block_max(b) < least) continue;
-      logits.block(b, y);
-      for (int i = 0; i < kBlock; ++i) id[i] = int32_t(b * kBlock) + i;
-      n += append(y, id, least, n);
-    }
-    vf by = set1(temperature);
-    for (int64_t i = 0; i < n; i += kLanes) store(x_ + i, load(x_ + i) / by);
-    begin(n, logits.largest() / temperature);
+  void take_largest(const Logits<T>& logits, float temperature, int64_t k) {
+    if (k * kFew > logits.blocks()) return take_all(logits, temperature);
+    // k blocks, so k tokens, have something as large. x may round equal for a little less.
+    float least =
+        reached_by(logits.block_maxima(), padded(logits.blocks()), k, k / 8, logits.largest());
+    take_down_to(logits, temperature, double(least) / double(temperature));
+  }
+  // At least those of x >= least, or all.
+  template <class T>
+  void take_down_to(const Logits<T>& logits, float temperature, double least) {
+    double y = product(least, double(temperature));
+    float from = float(y - 1e-6 * (y < 0.0 ? -y : y));
+    if (ordinary(from, temperature))
+      take_from(logits, temperature, from);
+    else
+      take_all(logits, temperature);
   }
 
   // Weights and their sum, of those kept now.
@@ -159,7 +163,8 @@ class Tokens {
   // As without(share), where these are the largest of all tokens and `all`, by rough(), is the sum of
   // all: false where that is too rough to tell.
   bool roughly_without(double part, double all, const Rough& rough, Cut* cut) {
-    double share = product(part, all), margin = product(3.0 * kRough, share) + product(1e-12, all);
+    double share = product(part, all),
+           margin = product(3.0 * kRough, share) + product(kSummed, all);
     drop_roughly(all, share - margin, rough);
     alignas(64) float w[kLanes];
     list_.count = count_;
@@ -198,6 +203,29 @@ class Tokens {
   Weighed& list() { return list_; }
 
  private:
+  // Far from where x loses digits.
+  static bool ordinary(float least, float temperature) {
+    float size = (least < 0.0f ? -least : least) / temperature;
+    return size > 1e-30f && size < 1e30f;
+  }
+
+  // The tokens whose logit is at least `least`.
+  template <class T>
+  void take_from(const Logits<T>& logits, float temperature, float least) {
+    alignas(64) float y[kBlock];
+    alignas(64) int32_t id[kBlock];
+    int64_t n = 0;
+    for (int64_t b = 0; b < logits.blocks(); ++b) {
+      if (logits.block_max(b) < least) continue;
+      logits.block(b, y);
+      for (int i = 0; i < kBlock; ++i) id[i] = int32_t(b * kBlock) + i;
+      n += append(y, id, least, n);
+    }
+    vf by = set1(temperature);
+    for (int64_t i = 0; i < n; i += kLanes) store(x_ + i, load(x_ + i) / by);
+    begin(n, logits.largest() / temperature);
+  }
+
   // Drops the x below a bound that a few halvings find, which together with the tokens that are not
   // here weigh at most `share` of `all`.
   void drop_roughly(double all, double share, const Rough& rough) {

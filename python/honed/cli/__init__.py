@@ -27,7 +27,7 @@ def main() -> None:
     """Entry point of the ``honed`` command."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         lines = str(error).strip().splitlines()
         print(f"honed: {lines[0] if lines else type(error).__name__}", file=sys.stderr)
         sys.exit(1)

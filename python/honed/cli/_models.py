@@ -39,6 +39,8 @@ def answer(model, tokenizer, inputs, streamer, seed, **options) -> tuple[int, st
     if seed is not None:
         torch.manual_seed(seed)
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    if "stop_strings" in options:
+        options["tokenizer"] = tokenizer
     out = model.generate(**inputs, streamer=streamer, **options)
     new = out[0, inputs["input_ids"].shape[1] :]
     return len(new), tokenizer.decode(new, skip_special_tokens=True)

@@ -71,7 +71,7 @@ def generate(
     streamer = None if as_json or options.get("num_beams", 1) > 1 else _models.streamer(tokenizer)
     begin = time.perf_counter()
     tokens, answer = _models.answer(
-        honed_model, tokenizer, inputs, streamer, seed, max_new_tokens=max_new_tokens, **options
+        honed_model, tokenizer, inputs, streamer, seed, **{"max_new_tokens": max_new_tokens, **options}
     )
     seconds = time.perf_counter() - begin
     if as_json:
@@ -81,6 +81,10 @@ def generate(
         print(json.dumps(result | {"fallbacks": dict(found.fallbacks)}))
     elif streamer is None:
         print(answer)
+
+
+# What the command itself says, or has no way to show.
+_NOT_HERE = {"streamer", "tokenizer", "return_dict_in_generate", "num_return_sequences"}
 
 
 def _others(given) -> dict:
@@ -93,4 +97,8 @@ def _others(given) -> dict:
             separator = ""
         if not separator:
             raise typer.BadParameter(f"{entry!r}: expected NAME=JSON", param_hint="--option")
+    if refused := sorted(_NOT_HERE & set(found)):
+        raise typer.BadParameter(
+            f"{', '.join(refused)}: not an option of this command", param_hint="--option"
+        )
     return found

@@ -13,6 +13,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 
 from honed._lib import _core
 from honed.fold.chains import fuse, why_apart
+from honed.fold.region import gather
 from honed.fold.trace import is_leaf, trace
 
 _reads = _core.reads
@@ -35,6 +36,7 @@ class Plan:
         parts = dict(module.named_modules())
         self.fused = fuse(graph, parts)
         self.apart = why_apart(graph, parts)
+        self.regions = gather(graph, module, parts, emit)
         self.run, self.count = emit(graph, module)
         inner = self._inner = [part for part in parts.values() if not is_leaf(part)]
         self._classes = [type(part) for part in inner]

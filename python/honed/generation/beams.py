@@ -23,6 +23,11 @@ class Beams:
 
     def __init__(self, model, input_ids, processors, stopping, config, model_kwargs):
         self.model, self.config = model, config
+        for option in ("output_attentions", "output_hidden_states"):
+            if config.return_dict_in_generate and getattr(config, option):
+                raise ValueError(
+                    f"beam search: {option} is set, expected not: this strategy does not keep them"
+                )
         self.processors, self.stopping = processors, stopping
         self.count = config.num_beams
         self.prompts = len(input_ids) // self.count
@@ -42,8 +47,12 @@ class Beams:
         self.keeps_scores = bool(config.return_dict_in_generate and config.output_scores)
         self.keeps_logits = bool(config.return_dict_in_generate and config.output_logits)
         self.scores, self.raw = [], []
-        known = (criteria.MaxLengthCriteria, criteria.EosTokenCriteria)
-        self.asks = [c for c in stopping if type(c) not in known]
+        # A caller's criterion stands in place of that of the configuration.
+        ends = [c for c in stopping if type(c) is criteria.EosTokenCriteria]
+        self.stops = [token for c in ends for token in c.eos_token_id.tolist()]
+        lengths = [c for c in stopping if type(c) is criteria.MaxLengthCriteria]
+        known = ends + [c for c in lengths if c.max_length >= self.max_length]
+        self.asks = criteria.StoppingCriteriaList(c for c in stopping if c not in known)
 
     def _read(self, model, input_ids, model_kwargs):
         """The prompts, each once: its beams share what the model remembers of it."""
@@ -100,14 +109,14 @@ class Beams:
         if self.length + 1 >= self.max_length:
             return torch.ones_like(tokens, dtype=torch.bool)
         ended = torch.zeros_like(tokens, dtype=torch.bool)
-        for eos in self.eos:
-            ended |= tokens == eos
+        for token in self.stops:
+            ended |= tokens == token
         return ended
 
     def asked(self, texts) -> torch.Tensor:
         """Which of ``texts`` the other criteria end."""
         scores = tuple(self.scores) if self.keeps_scores else None
-        return torch.stack([criterion(texts, scores) for criterion in self.asks]).any(0)
+        return self.asks(texts, scores)
 
     def all_stop(self) -> bool:
         """Whether the criteria end the texts of all beams."""

@@ -36,7 +36,7 @@ def constrained_beam_search(
         ...                custom_generate=constrained_beam_search)
     """
     config = generation_config
-    constraints = _constraints(config)
+    constraints = _constraints(config, model.config.get_text_config(decoder=True).vocab_size)
     beams = Beams(model, input_ids, logits_processor, stopping_criteria, config, model_kwargs)
     furthest = beams.max_length - beams.prompt_length
     searches = [_Search(beams, i, constraints, furthest) for i in range(beams.prompts)]
@@ -63,13 +63,13 @@ def constrained_beam_search(
     return beams.result([search.ended.found for search in searches])
 
 
-def _constraints(config):
+def _constraints(config, vocab: int):
     if config.num_beams < 2:
         raise ValueError(f"constrained_beam_search: num_beams is {config.num_beams}, expected more than 1")
     for name, off in (("do_sample", (False, None)), ("num_beam_groups", (1, None))):
         if getattr(config, name, None) not in off:
             raise ValueError(f"constrained_beam_search: {name} is {getattr(config, name)}, expected {off[0]}")
-    return constraints_of(config)
+    return constraints_of(config, vocab)
 
 
 class _Search:

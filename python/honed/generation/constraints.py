@@ -59,6 +59,7 @@ class DisjunctiveConstraint(Constraint):
                     )
         self.token_ids = nested_token_ids
         self.seqlen = max(len(phrase) for phrase in self._phrases)
+        self.largest = max(max(phrase) for phrase in self._phrases)
         self._made: tuple[int, ...] = ()
 
     def _next(self) -> list[int]:
@@ -113,7 +114,7 @@ def _checked(phrase) -> list[int]:
     return list(phrase)
 
 
-def constraints_of(config) -> list[Constraint]:
+def constraints_of(config, vocab: int) -> list[Constraint]:
     """Of ``constraints`` and of ``force_words_ids``: an entry is a phrase, or several for one of them."""
     found = list(config.constraints or [])
     for entry in config.force_words_ids or []:
@@ -121,6 +122,16 @@ def constraints_of(config) -> list[Constraint]:
         found.append(DisjunctiveConstraint(list(entry)) if nested else PhrasalConstraint(entry))
     if not found:
         raise ValueError("constraints: neither constraints nor force_words_ids has an entry")
+    for constraint in found:
+        if not isinstance(constraint, Constraint):
+            raise TypeError(
+                f"constraints: {constraint!r}, expected a honed.generation.constraints.Constraint"
+            )
+        if isinstance(constraint, DisjunctiveConstraint) and constraint.largest >= vocab:
+            raise ValueError(
+                f"constraints: token {constraint.largest} in {constraint.token_ids}, expected one of the "
+                f"vocabulary's {vocab}"
+            )
     return found
 
 

@@ -30,10 +30,17 @@ def contrastive_search(
     model runs it. The candidates of a row are rows of one batch.
 
     Raises:
-        ValueError: ``use_cache=False``, or attentions or hidden states among the results.
+        ValueError: ``use_cache=False``, a cache of fixed size, ``penalty_alpha`` outside of 0 to 1, or
+            attentions or hidden states among the results.
     """
     if model_kwargs.get("use_cache") is False:
         raise ValueError("contrastive search: use_cache is False, expected True")
+    kind = generation_config.cache_implementation
+    if kind is not None and "static" in kind:
+        raise ValueError(f"contrastive search: cache_implementation is {kind!r}, expected one that grows")
+    if not 0 <= generation_config.penalty_alpha <= 1:
+        alpha = generation_config.penalty_alpha
+        raise ValueError(f"contrastive search: penalty_alpha is {alpha}, expected 0 to 1")
     loop = Loop(
         "contrastive search",
         model,

@@ -28,7 +28,7 @@ class Plan:
     sampling: dict
     rules: list[list[dict]]  # a list for each row
     masks: list = field(default_factory=list)  # functions of (ids, vocabulary) that give allowed tokens
-    criteria: list = field(default_factory=list)  # asked after every step
+    criteria: list = field(default_factory=list)  # a StoppingCriteriaList, asked after every step
     scores: bool = False
     logits: bool = False
     renormalize: bool = False  # the scores that are returned
@@ -213,7 +213,9 @@ _RULES = {
         {"constrained": True} if p._num_beams == 1 else None
     ),
     ours.Allowed: lambda p, *_: {"constrained": True},
-    theirs.ForcedBOSTokenLogitsProcessor: lambda p, *_: {"forced_bos_token_id": p.bos_token_id},
+    theirs.ForcedBOSTokenLogitsProcessor: lambda p, *_: {
+        "forced_bos_token_id": torch.as_tensor(p.bos_token_id).tolist()
+    },
     theirs.ForcedEOSTokenLogitsProcessor: _forced_eos,
     theirs.InfNanRemoveLogitsProcessor: lambda p, *_: {"remove_invalid_values": True},
     theirs.ExponentialDecayLengthPenalty: _decay,
@@ -242,7 +244,7 @@ def _prefix_mask(function):
 
 def _criteria(criteria):
     """(maximum length, tokens that end a row, the criteria that are asked after each step)."""
-    length, stop, others = None, [], []
+    length, stop, others = None, [], stopping_criteria.StoppingCriteriaList()
     for criterion in criteria:
         if type(criterion) is stopping_criteria.MaxLengthCriteria:
             length = criterion.max_length if length is None else min(length, criterion.max_length)
@@ -252,7 +254,7 @@ def _criteria(criteria):
             others.append(criterion)
     if length is None:
         raise _Cannot("no maximum length")
-    return length, stop, others
+    return math.ceil(length), stop, others
 
 
 def _other_reason(config, synced, model_kwargs) -> str | None:

@@ -76,6 +76,8 @@ def candidate_layers(asked, config) -> list[int]:
     elif asked == "high":
         found = list(range(last // 2 if last <= _DEEP else last - 20, last, 2))
     elif isinstance(asked, list | tuple):
+        if any(type(layer) is not int for layer in asked):
+            raise TypeError(f"dola: dola_layers is {asked!r}, expected whole numbers")
         found = [layer for layer in asked if layer < last]
     else:
         raise ValueError(f"dola: dola_layers is {asked!r}, expected 'low', 'high' or a list of layers")

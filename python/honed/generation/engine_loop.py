@@ -50,8 +50,7 @@ def decode(model, input_ids, plan: Plan, streamer, cache, positions, mask):
             return False
         text.append(new)
         made = None if scores is None else tuple(scores)
-        ended = [criterion(text.ids, made) for criterion in plan.criteria]
-        return functools.reduce(torch.logical_or, ended).tolist() if ended else False
+        return plan.criteria(text.ids, made).tolist() if plan.criteria else False
 
     vocab = model.config.get_text_config().vocab_size
     out = handle.engine.generate(

@@ -80,10 +80,11 @@ def group_beam_search(
 
 
 def _options(config) -> tuple[int, float]:
-    groups, beams = config.num_beam_groups or 1, config.num_beams
+    groups, beams = config.num_beam_groups, config.num_beams
+    groups = 1 if groups is None else groups
     if groups < 1 or beams % groups != 0:
         raise ValueError(
-            f"group_beam_search: num_beams is {beams}, expected a multiple of the {groups} groups"
+            f"group_beam_search: num_beam_groups is {groups}, expected a divisor of num_beams, {beams}"
         )
     if config.do_sample:
         raise ValueError("group_beam_search: do_sample is True, expected False: groups take their best")

@@ -39,6 +39,12 @@ def guidance(
         reason = "synced_gpus, a cache that holds tokens or guidance after other processors"
     if reason is None:
         guide = logits_processor[0]
+        negative = guide.unconditional_context["input_ids"]
+        if negative is not None and len(negative) != len(input_ids):
+            raise ValueError(
+                f"guidance: negative_prompt_ids has {len(negative)} rows, expected the {len(input_ids)} of "
+                "the prompts"
+            )
         ids, mask = _beside(input_ids, model_kwargs.get("attention_mask"), guide.unconditional_context)
         more = ids.shape[1] - input_ids.shape[1]  # by which the negative prompt is longer
         if generation_config.max_length + more > model._honed.binding.limit:
@@ -64,8 +70,16 @@ def guidance(
         scores = loop.process(without + guide.guidance_scale * (given - without))
         loop.record(logits, scores)
         if not loop.push(loop.choose(scores)):
-            return loop.result(stepper.cache)
+            return loop.result(_own_rows(stepper, len(input_ids), more))
         ids = loop.ids[:, -1:].repeat(2, 1)
+
+
+def _own_rows(stepper, rows: int, more: int):
+    """The prompts' part of the cache, from which ``generate`` may go on; none with padding before it."""
+    if more:
+        return None
+    stepper.reorder(torch.arange(rows))
+    return stepper.cache
 
 
 def _held(model_kwargs) -> bool:

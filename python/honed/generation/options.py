@@ -6,6 +6,9 @@ transformers refuses arguments that it does not know, and keeps unknown names of
 
 from __future__ import annotations
 
+import math
+import warnings
+
 from honed.generation import processors as ours
 from honed.generation.order import place_filter, place_rule
 
@@ -78,7 +81,7 @@ def with_ours(made, generation_config, attention_mask=None):
     o = options_of(generation_config)
     padding = None if attention_mask is None else (attention_mask != 0).int().argmax(dim=1)
     if o["logit_bias"]:
-        place_rule(made, ours.LogitBias({"logit_bias": dict(o["logit_bias"])}))
+        place_rule(made, ours.LogitBias({"logit_bias": _biases(o["logit_bias"])}))
     if o["presence_penalty"] or o["frequency_penalty"]:
         names = ("presence_penalty", "frequency_penalty", "penalty_window")
         place_rule(made, ours.FrequencyPenalty({name: o[name] for name in names}, padding))
@@ -88,6 +91,11 @@ def with_ours(made, generation_config, attention_mask=None):
     if o["grammar"] is not None:
         place_rule(made, ours.Allowed(o["grammar"]))
     if not generation_config.do_sample:
+        unread = [name for name in FILTERS if o[name] != FILTERS[name]]
+        if unread:
+            warnings.warn(
+                f"generate: {', '.join(unread)} without do_sample=True: it has no effect", stacklevel=2
+            )
         return made
     if o["dynatemp_range"]:
         temperature = generation_config.temperature
@@ -99,6 +107,8 @@ def with_ours(made, generation_config, attention_mask=None):
             ),
         )
     if o["mirostat"]:
+        if (generation_config.num_beams or 1) > 1:
+            raise ValueError("generate: mirostat with num_beams, expected one beam: it follows one text")
         made[:] = [each for each in made if not ours.is_filter(each)]
         place_filter(made, ours.Mirostat(o["mirostat"], o["mirostat_tau"], o["mirostat_eta"]))
         return made
@@ -107,3 +117,17 @@ def with_ours(made, generation_config, attention_mask=None):
     if o["xtc_probability"]:
         place_filter(made, ours.Xtc(o["xtc_probability"], o["xtc_threshold"]))
     return made
+
+
+def _biases(given) -> dict:
+    """Tokens and what is added to them; from a file, whose keys are texts, too."""
+    try:
+        found = {int(token): float(bias) for token, bias in dict(given).items()}
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"generate: logit_bias is {given!r}, expected a dict from tokens to numbers"
+        ) from None
+    for token, bias in found.items():
+        if math.isnan(bias):
+            raise ValueError(f"generate: logit_bias of token {token} is nan, expected a number")
+    return found

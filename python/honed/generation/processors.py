@@ -6,12 +6,23 @@ The engine's loop reads their numbers and does the same in C++ (``csrc/ops/_toke
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from transformers import LogitsProcessor
 from transformers.generation import logits_process
 
 from honed._lib import _core
+
+
+def _number(name: str, value, most: float = math.inf) -> float:
+    """An option of ours as the engine takes it: finite, from 0 to ``most``."""
+    if not isinstance(value, numbers.Real | torch.Tensor):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    if not (0 <= value <= most and math.isfinite(value)):
+        bound = "" if most == math.inf else f" and at most {most:g}"
+        raise ValueError(f"{name} is {value}, expected a finite number of at least 0{bound}")
+    return float(value)
 
 
 def bit_mask(allowed: torch.Tensor) -> torch.Tensor:
@@ -65,6 +76,8 @@ class Allowed(LogitsProcessor):
     """
 
     def __init__(self, source):
+        if not hasattr(source, "session"):
+            raise TypeError(f"grammar is {source!r}, expected one of honed.generation.grammar")
         self._session = source.session()
         self._native = None
 
@@ -83,9 +96,9 @@ class DynamicTemperature(LogitsProcessor):
     """x / T, T from temperature - range to temperature + range as the entropy of softmax(x) goes up."""
 
     def __init__(self, temperature: float, dynatemp_range: float, dynatemp_exponent: float):
-        self.temperature = float(temperature)
-        self.dynatemp_range = float(dynatemp_range)
-        self.dynatemp_exponent = float(dynatemp_exponent)
+        self.temperature = _number("temperature", temperature)
+        self.dynatemp_range = _number("dynatemp_range", dynatemp_range)
+        self.dynatemp_exponent = _number("dynatemp_exponent", dynatemp_exponent)
 
     def __call__(self, input_ids, scores):
         logp = scores.double().log_softmax(-1)
@@ -101,7 +114,7 @@ class TopNSigma(LogitsProcessor):
     """Keeps x >= max x - n * (standard deviation of x above -inf)."""
 
     def __init__(self, top_n_sigma: float):
-        self.top_n_sigma = float(top_n_sigma)
+        self.top_n_sigma = _number("top_n_sigma", top_n_sigma)
 
     def __call__(self, input_ids, scores):
         x, there = scores.double(), scores > -math.inf
@@ -115,8 +128,8 @@ class Xtc(LogitsProcessor):
     """With a probability: of the tokens with p >= threshold all but the smallest are dropped."""
 
     def __init__(self, xtc_probability: float, xtc_threshold: float):
-        self.xtc_probability = float(xtc_probability)
-        self.xtc_threshold = float(xtc_threshold)
+        self.xtc_probability = _number("xtc_probability", xtc_probability, 1)
+        self.xtc_threshold = _number("xtc_threshold", xtc_threshold, 1)
 
     def __call__(self, input_ids, scores):
         above = scores.softmax(-1) >= self.xtc_threshold
@@ -134,8 +147,8 @@ class Mirostat(LogitsProcessor):
         if mirostat not in (1, 2):
             raise ValueError(f"mirostat is {mirostat}, expected 0 (off), 1 or 2")
         self.mirostat = int(mirostat)
-        self.mirostat_tau = float(mirostat_tau)
-        self.mirostat_eta = float(mirostat_eta)
+        self.mirostat_tau = _number("mirostat_tau", mirostat_tau)
+        self.mirostat_eta = _number("mirostat_eta", mirostat_eta)
         self._mu = self._kept = None
 
     def __call__(self, input_ids, scores):

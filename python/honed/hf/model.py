@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 
 import torch
 from transformers import modeling_outputs
@@ -50,7 +51,7 @@ class HonedModel(HonedGeneration):
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         handle = self._honed
-        length = generation_config.max_length
+        length = math.ceil(generation_config.max_length)
         ours = (
             model_kwargs.get(CACHE) is None
             and generation_config.use_cache is not False

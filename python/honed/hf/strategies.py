@@ -112,9 +112,10 @@ def _strategy(value):
     found = None
     if value("constraints") is not None or value("force_words_ids") is not None:
         found = "constrained_beam_search"
+    elif value("num_beam_groups") not in (None, 1):
+        found = "group_beam_search"
     elif beams > 1:
-        if (value("num_beam_groups") or 1) > 1:
-            found = "group_beam_search"
+        pass
     elif value("dola_layers") is not None:
         found = "dola"
     elif not sample and (value("penalty_alpha") or 0) > 0 and _top_k(value) > 1:

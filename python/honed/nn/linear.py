@@ -62,6 +62,14 @@ class Linear(torch.nn.Linear):
             return linear(input, self.weight, self.bias)
         return super().forward(input)  # what torch.fx traces with
 
+    def packed_for(self, input) -> Packed | None:
+        """The packed weight as it is now, where products with ``input`` use it and sum in float32."""
+        weight, bias = self._parameters.get("weight"), self._parameters.get("bias")
+        if weight is None or self.accumulate is not None or multiplies(weight, bias, input) != 1:
+            return None
+        self._packed = renew(self._packed, weight, bias, self.storage)
+        return self._packed
+
     def fused(self, input, activation="none", residual=None):
         """``activation(forward(input)) + residual``, in the product's own pass where the kernel can.
 

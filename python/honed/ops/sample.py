@@ -83,9 +83,10 @@ def sample(
         history: ``(B, T)`` int64 or ``B`` lists: the tokens so far, which the rules read.
         allowed: the tokens that may be chosen: bool ``(B, V)``, or int32 ``(B, ceil(V / 32))`` with bit
             ``t % 32`` of word ``t // 32`` for token ``t``, as grammar libraries make them.
-        return_logprobs: also the log-probability of each token. top_logprobs: also those of the so many
+        return_logprobs: also the log-probability of each token. top_logprobs: that and those of the so many
             likeliest tokens (ties: lower index first; -1 and -inf where there are fewer).
         processed_logprobs: of the kept tokens after all steps; otherwise ``log_softmax(logits)``.
+            Either is within 3e-7 of itself.
         return_scores: also ``(B, V)`` float32: ``x`` of kept tokens, -inf of all others.
         **rules: ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``penalty_window``,
             ``no_repeat_ngram_size``, ``dry_multiplier``, ``dry_base``, ``dry_allowed_length``,
@@ -155,6 +156,6 @@ def sample(
     if torch is not None and isinstance(logits, torch.Tensor) and logits.is_neg():
         logits = logits.resolve_neg()
     counters = [counter & ((1 << 64) - 1)] if isinstance(counter, int) else whole(counter)
-    wants = return_logprobs, processed_logprobs, top_logprobs, return_scores
+    wants = return_logprobs or top_logprobs > 0, processed_logprobs, top_logprobs, return_scores
     result = draw(logits, history, seeds, counters, allowed, mirostat_mu, *wants)
     return Sampled(*result) if type(result) is tuple else result
