@@ -5,13 +5,11 @@ Scores are sums of log-probabilities. A prompt's beams are neighbouring rows, as
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from transformers.generation import stopping_criteria as criteria
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput
 
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import CACHE, end_of
 from honed.generation.stepper import stepper_for, take_rows
 from honed.ops import log_softmax
 
@@ -37,7 +35,7 @@ class Beams:
         # So many candidates that as many beams as there are go on, whatever ends.
         self.candidates = max(2, 1 + len(self.eos))
         self._read(model, input_ids, model_kwargs)
-        self.max_length = self._max_length()
+        self.max_length = end_of(config.max_length, self.length, self.step.limit)
         self.fill = self._fill()  # after a text's end
         self.text = torch.full((len(input_ids), self.max_length), self.fill, dtype=torch.int64)
         self.text[:, : self.length] = input_ids
@@ -69,17 +67,6 @@ class Beams:
         else:
             self.step = stepper_for(model, input_ids, model_kwargs, limit)
             self.logits = self.step(input_ids[:, held:])[:, -1]
-
-    def _max_length(self) -> int:
-        wanted, limit = self.config.max_length, self.step.limit
-        if limit is not None and wanted > limit:
-            warnings.warn(
-                f"generate: max_length {wanted} is more than the {limit} positions of the model; "
-                f"stops after {limit - self.length} new tokens",
-                stacklevel=5,
-            )
-            return limit
-        return wanted
 
     def _fill(self) -> int:
         if not self.eos:

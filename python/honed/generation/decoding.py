@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +17,7 @@ from honed.generation.order import FILTERS
 
 # The cache among the arguments and results of a model: transformers 5.24 renamed it.
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+_INSIDE = ("honed", "transformers", "torch")
 _MODEL_ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache"))
 
 
@@ -58,7 +61,7 @@ def plan_decoding(processors, criteria, config, synced, model_kwargs, rows: int 
     return _other_reason(config, synced, model_kwargs) or Plan(
         length,
         stop,
-        _pad(config) if padded else -1,
+        pad_of(config) if padded else -1,
         found.sampling,
         found.rules,
         found.masks,
@@ -281,6 +284,23 @@ def _other_reason(config, synced, model_kwargs) -> str | None:
     return None
 
 
-def _pad(config) -> int:
+def pad_of(config) -> int:
+    """The token that finished rows go on with."""
     pad = getattr(config, "_pad_token_tensor", None)
     return 0 if pad is None else int(torch.as_tensor(pad).reshape(-1)[0])
+
+
+def end_of(max_length: int, length: int, limit: int | None) -> int:
+    """Where a text of ``length`` tokens ends: at ``max_length``, or before, at the model's limit, with a
+    warning to whoever called ``generate``."""
+    if limit is None or max_length <= limit:
+        return max_length
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"generate: max_length {max_length} is more than the {limit} positions of the model; "
+        f"stops after {limit - length} new tokens",
+        stacklevel=level,
+    )
+    return limit

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import warnings
 
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from honed.generation.decoding import CACHE, Plan
+from honed.generation.decoding import CACHE, Plan, end_of
 
 
 class _Text:
@@ -34,7 +33,7 @@ def decode(model, input_ids, plan: Plan, streamer, cache, positions, mask):
     """
     handle = model._honed
     rows, length = input_ids.shape
-    room = _room(plan, length, handle.binding.limit)
+    room = end_of(plan.max_length, length, handle.binding.limit) - length
     seeds = torch.randint(0, 1 << 62, (rows,)).tolist() if plan.sampling["do_sample"] else [0] * rows
     handle.calls += 1
     text = _Text(input_ids, room) if plan.masks or plan.criteria else None
@@ -84,17 +83,6 @@ def decode(model, input_ids, plan: Plan, streamer, cache, positions, mask):
         CACHE: cache,
     }
     return GenerateDecoderOnlyOutput(**found)
-
-
-def _room(plan: Plan, length: int, limit: int) -> int:
-    """New tokens that may be made."""
-    if plan.max_length > limit:
-        warnings.warn(
-            f"generate: max_length {plan.max_length} is more than the {limit} positions of the model; "
-            f"stops after {limit - length} new tokens",
-            stacklevel=6,
-        )
-    return min(plan.max_length, limit) - length
 
 
 def _allowed(masks, ids, vocab):

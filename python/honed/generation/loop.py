@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import CACHE, end_of, pad_of
 
 
 class Loop:
@@ -24,8 +22,7 @@ class Loop:
         self._criteria = criteria
         self._config = config
         self._streamer = streamer
-        pad = getattr(config, "_pad_token_tensor", None)
-        self._pad = 0 if pad is None else int(torch.as_tensor(pad).reshape(-1)[0])
+        self._pad = pad_of(config)
         self._going = torch.ones(len(input_ids), dtype=torch.bool)
         dictionary = config.return_dict_in_generate
         self._scores = [] if dictionary and config.output_scores else None
@@ -36,13 +33,7 @@ class Loop:
 
     def keep_below(self, limit: int | None) -> None:
         """Stops at ``limit`` tokens, and says so, where more were asked for."""
-        if limit is not None and self.end > limit:
-            warnings.warn(
-                f"generate: max_length {self.end} is more than the {limit} positions of the model; stops "
-                f"after {limit - self.ids.shape[1]} new tokens",
-                stacklevel=5,
-            )
-            self.end = limit
+        self.end = end_of(self.end, self.ids.shape[1], limit)
 
     @property
     def room(self) -> int:
