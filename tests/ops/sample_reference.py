@@ -28,6 +28,12 @@ OFF = {
 }
 
 
+def weighed(x):
+    """Weights and their total. Shares are parts of it: equal weights lose nothing to rounding."""
+    weights = np.exp(x - x.max())
+    return weights, weights.sum()
+
+
 def softmax(x):
     weights = np.exp(x - x.max())
     return weights / weights.sum()
@@ -111,30 +117,34 @@ def filtered(y, options, seed=0, counter=0, mu=None):
         x = keep(reaches(max(o["top_k"], floor)))
     if o["top_p"] < 1:
         order = ascending(x)
-        gone = np.cumsum(softmax(x)[order]) <= 1 - o["top_p"]
+        weights, total = weighed(x)
+        gone = np.cumsum(weights[order]) <= (1 - o["top_p"]) * total
         mask = np.ones(len(x), bool)
         mask[order[gone]] = False
         x = keep(mask | largest(floor))
     if o["min_p"]:
-        p = softmax(x)
-        x = keep((p >= o["min_p"] * p.max()) | largest(floor))
+        weights, _ = weighed(x)
+        x = keep((weights >= o["min_p"]) | largest(floor))
     if o["typical_p"] < 1:
         p = softmax(x)
         with np.errstate(divide="ignore"):
             deviation = np.abs(-np.log(p) - entropy(p))
         order = ascending(deviation)
-        last = min(int((np.cumsum(p[order]) < o["typical_p"]).sum()), len(x) - 1)
+        weights, total = weighed(x)
+        last = min(int((np.cumsum(weights[order]) < o["typical_p"] * total).sum()), len(x) - 1)
         mask = deviation <= deviation[order[last]]
         mask[order[:floor]] = True
         x = keep(mask)
     if o["epsilon_cutoff"]:
-        x = keep((softmax(x) >= o["epsilon_cutoff"]) | reaches(floor))
+        weights, total = weighed(x)
+        x = keep((weights >= o["epsilon_cutoff"] * total) | reaches(floor))
     if o["eta_cutoff"]:
-        p = softmax(x)
-        bound = min(o["eta_cutoff"], math.sqrt(o["eta_cutoff"]) * math.exp(-entropy(p)))
-        x = keep((p >= bound) | reaches(floor))
+        weights, total = weighed(x)
+        bound = min(o["eta_cutoff"], math.sqrt(o["eta_cutoff"]) * math.exp(-entropy(weights / total)))
+        x = keep((weights >= bound * total) | reaches(floor))
     if o["xtc_probability"] and _core.random_uniform(seed ^ XTC_STREAM, counter) < o["xtc_probability"]:
-        above = [i for i in ascending(x) if softmax(x)[i] >= o["xtc_threshold"]]
+        weights, total = weighed(x)
+        above = [i for i in ascending(x) if weights[i] >= o["xtc_threshold"] * total]
         if len(above) > 1 and (x > -np.inf).sum() - (len(above) - 1) >= floor:
             mask = np.ones(len(x), bool)
             mask[above[1:]] = False
