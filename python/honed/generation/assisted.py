@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from transformers.generation import candidate_generator, logits_process
 
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import CACHE, note
 from honed.generation.loop import Loop, draw
 from honed.generation.processors import Mirostat
 from honed.generation.stepper import stepper_for, why_not_engine
@@ -49,35 +49,28 @@ def assisted_decoding(
     ``transformers_own``, the method of that class, runs whatever does not run on the engine. Processors that
     have to see each token once (mirostat, SynthID, guidance) run without a draft.
     """
+    given = {
+        "logits_processor": logits_processor,
+        "stopping_criteria": stopping_criteria,
+        "generation_config": generation_config,
+        "synced_gpus": synced_gpus,
+        "streamer": streamer,
+        **model_kwargs,
+    }
     stateful = next((type(p).__name__ for p in logits_processor if isinstance(p, _STATEFUL)), None)
     if stateful is not None:
-        if hasattr(model, "_honed"):
-            model._honed.note(f"assisted decoding: without a draft, {stateful} has to see each token once")
-        return model._sample(
-            input_ids,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            generation_config=generation_config,
-            synced_gpus=synced_gpus,
-            streamer=streamer,
-            **model_kwargs,
-        )
+        note(model, f"assisted decoding: without a draft, {stateful} has to see each token once")
+        return model._sample(input_ids, **given)
     reason = _why_not(model, input_ids, generation_config, assistant_model, assistant_tokenizer, model_kwargs)
     if reason is not None or synced_gpus:
-        if hasattr(model, "_honed"):
-            model._honed.note(f"assisted decoding: {reason or 'synced_gpus'}")
+        note(model, f"assisted decoding: {reason or 'synced_gpus'}")
         return transformers_own(
             input_ids,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            generation_config=generation_config,
-            synced_gpus=synced_gpus,
-            streamer=streamer,
             inputs_tensor=inputs_tensor,
             assistant_model=assistant_model,
             assistant_tokenizer=assistant_tokenizer,
             tokenizer=tokenizer,
-            **model_kwargs,
+            **given,
         )
     loop = Loop(
         "assisted decoding",

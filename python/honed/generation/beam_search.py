@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from honed.generation.beams import Beams, Hypothesis, best
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import holds_tokens
 from honed.generation.stepper import why_not_engine
 
 _OUT = -1.0e9  # the score of what must not be chosen
@@ -67,8 +67,7 @@ def why_not_beams(model, input_ids, config, synced: bool, model_kwargs: dict) ->
     for name in (*asked, "prefill_chunk_size", "low_memory", "is_assistant"):
         if getattr(config, name, None):
             return name
-    cache = model_kwargs.get(CACHE)
-    if cache is not None and cache.get_seq_length() > 0:
+    if holds_tokens(model_kwargs):
         return "the cache is not a new one"
     return why_not_engine(model, input_ids, model_kwargs, config.max_length)
 

@@ -9,7 +9,7 @@ import torch
 from transformers.generation import stopping_criteria as criteria
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput
 
-from honed.generation.decoding import CACHE, end_of
+from honed.generation.decoding import CACHE, end_of, refuse_attentions
 from honed.generation.stepper import stepper_for, take_rows
 from honed.ops import log_softmax
 
@@ -21,11 +21,7 @@ class Beams:
 
     def __init__(self, model, input_ids, processors, stopping, config, model_kwargs):
         self.model, self.config = model, config
-        for option in ("output_attentions", "output_hidden_states"):
-            if config.return_dict_in_generate and getattr(config, option):
-                raise ValueError(
-                    f"beam search: {option} is set, expected not: this strategy does not keep them"
-                )
+        refuse_attentions("beam search", config)
         self.processors, self.stopping = processors, stopping
         self.count = config.num_beams
         self.prompts = len(input_ids) // self.count

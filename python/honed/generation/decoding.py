@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from honed.generation import processors as ours
 from honed.generation.order import FILTERS
+from honed.ops._sample_options import mask_words
 
 # The cache among the arguments and results of a model: transformers 5.24 renamed it.
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -240,7 +241,7 @@ def _prefix_mask(function):
             if len(chosen) == 0:
                 raise ValueError(f"prefix_allowed_tokens_fn returned no token for row {row}, expected some")
             allowed[row, chosen] = True
-        return ours.bit_mask(allowed)
+        return torch.from_numpy(mask_words(allowed, vocab))
 
     return mask
 
@@ -282,6 +283,25 @@ def _other_reason(config, synced, model_kwargs) -> str | None:
     if mask is not None and (mask.dim() != 2 or bool((mask[:, -1] == 0).any())):
         return "right padding"
     return None
+
+
+def holds_tokens(model_kwargs: dict) -> bool:
+    """Whether the cache among the arguments is not a new one."""
+    cache = model_kwargs.get(CACHE)
+    return cache is not None and cache.get_seq_length() > 0
+
+
+def refuse_attentions(name: str, config) -> None:
+    """ValueError where attentions or hidden states are to be among the results of a strategy without them."""
+    for option in ("output_attentions", "output_hidden_states"):
+        if config.return_dict_in_generate and getattr(config, option):
+            raise ValueError(f"{name}: {option} is set, expected not: this strategy does not keep them")
+
+
+def note(model, text: str) -> None:
+    """Counts, for ``honed.report``, what a model that is on the engine did not do there."""
+    if hasattr(model, "_honed"):
+        model._honed.note(text)
 
 
 def pad_of(config) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.generation import LogitsProcessorList, UnbatchedClassifierFreeGuidanceLogitsProcessor
 
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import CACHE, holds_tokens, note
 from honed.generation.loop import Loop
 from honed.generation.stepper import stepper_for, why_not_engine
 
@@ -35,7 +35,7 @@ def guidance(
         if type(processor) is UnbatchedClassifierFreeGuidanceLogitsProcessor
     ]
     reason = why_not_engine(model, input_ids, model_kwargs, generation_config.max_length)
-    if reason is None and (synced_gpus or found != [0] or _held(model_kwargs)):
+    if reason is None and (synced_gpus or found != [0] or holds_tokens(model_kwargs)):
         reason = "synced_gpus, a cache that holds tokens or guidance after other processors"
     if reason is None:
         guide = logits_processor[0]
@@ -50,8 +50,7 @@ def guidance(
         if generation_config.max_length + more > model._honed.binding.limit:
             reason = "the negative prompt and the new tokens are more than the positions of the model"
     if reason is not None:
-        if hasattr(model, "_honed"):
-            model._honed.note(f"guidance: {reason}")
+        note(model, f"guidance: {reason}")
         return model._sample(
             input_ids,
             logits_processor=logits_processor,
@@ -80,11 +79,6 @@ def _own_rows(stepper, rows: int, more: int):
         return None
     stepper.reorder(torch.arange(rows))
     return stepper.cache
-
-
-def _held(model_kwargs) -> bool:
-    cache = model_kwargs.get(CACHE)
-    return cache is not None and cache.get_seq_length() > 0
 
 
 def _beside(input_ids, mask, context):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
-from honed.generation.decoding import CACHE, end_of, pad_of
+from honed.generation.decoding import CACHE, end_of, pad_of, refuse_attentions
 
 
 class Loop:
@@ -27,9 +27,7 @@ class Loop:
         dictionary = config.return_dict_in_generate
         self._scores = [] if dictionary and config.output_scores else None
         self._logits = [] if dictionary and config.output_logits else None
-        for option in ("output_attentions", "output_hidden_states"):
-            if dictionary and getattr(config, option):
-                raise ValueError(f"{name}: {option} is set, expected not: this strategy does not keep them")
+        refuse_attentions(name, config)
 
     def keep_below(self, limit: int | None) -> None:
         """Stops at ``limit`` tokens, and says so, where more were asked for."""

@@ -10,7 +10,7 @@ import math
 import warnings
 
 from honed.generation import processors as ours
-from honed.generation.order import place_filter, place_rule
+from honed.generation.order import is_filter, is_temperature, place_filter, place_rule
 
 # name: what it is when it is off or not given
 RULES = {
@@ -61,13 +61,10 @@ class TakesOptions:
 
     def _prepare_generation_config(self, generation_config, **kwargs):
         taken = take_options(kwargs)
-        # A grammar belongs to one call; it is not copied (nor written) with a configuration.
-        grammar = taken.pop("grammar", None)
+        if taken.get("grammar") is None:
+            taken.pop("grammar", None)
         prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        for name, value in taken.items():
-            setattr(prepared, name, value)
-        if grammar is not None:
-            prepared.grammar = grammar
+        take_options(taken, prepared)  # a copy for this call: a grammar is never copied nor written
         return prepared, model_kwargs
 
     def _get_logits_processor(self, generation_config, *args, model_kwargs=None, **kwargs):
@@ -99,7 +96,7 @@ def with_ours(made, generation_config, attention_mask=None):
         return made
     if o["dynatemp_range"]:
         temperature = generation_config.temperature
-        made[:] = [each for each in made if not ours.is_temperature(each)]
+        made[:] = [each for each in made if not is_temperature(each)]
         place_filter(
             made,
             ours.DynamicTemperature(
@@ -109,7 +106,7 @@ def with_ours(made, generation_config, attention_mask=None):
     if o["mirostat"]:
         if (generation_config.num_beams or 1) > 1:
             raise ValueError("generate: mirostat with num_beams, expected one beam: it follows one text")
-        made[:] = [each for each in made if not ours.is_filter(each)]
+        made[:] = [each for each in made if not is_filter(each)]
         place_filter(made, ours.Mirostat(o["mirostat"], o["mirostat_tau"], o["mirostat_eta"]))
         return made
     if o["top_n_sigma"]:

@@ -28,9 +28,9 @@ RULES = (
     theirs.SuppressTokensLogitsProcessor,
     theirs.SuppressTokensAtBeginLogitsProcessor,
 )
+_TEMPERATURES = (theirs.TemperatureLogitsWarper, ours.DynamicTemperature)
 FILTERS = (
-    theirs.TemperatureLogitsWarper,
-    ours.DynamicTemperature,
+    *_TEMPERATURES,
     ours.TopNSigma,
     theirs.TopHLogitsWarper,
     theirs.TopKLogitsWarper,
@@ -65,3 +65,12 @@ def place_filter(processors: list, kind) -> None:
     """Right before the first one that it comes before: behind the caller's own."""
     behind = [i for i, each in enumerate(processors) if _rank(each) > _rank(kind)]
     processors.insert(behind[0] if behind else len(processors), kind)
+
+
+def is_temperature(processor) -> bool:
+    return type(processor) in _TEMPERATURES
+
+
+def is_filter(processor) -> bool:
+    """A filter that mirostat takes the place of."""
+    return type(processor) in FILTERS and type(processor) not in (*_TEMPERATURES, ours.Mirostat)

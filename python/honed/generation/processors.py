@@ -10,7 +10,6 @@ import numbers
 
 import torch
 from transformers import LogitsProcessor
-from transformers.generation import logits_process
 
 from honed._lib import _core
 
@@ -23,14 +22,6 @@ def _number(name: str, value, most: float = math.inf) -> float:
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise ValueError(f"{name} is {value}, expected a finite number of at least 0{bound}")
     return float(value)
-
-
-def bit_mask(allowed: torch.Tensor) -> torch.Tensor:
-    """Bools (B, V) as int32 words (B, ceil(V / 32)), token t in bit t % 32."""
-    rows, vocab = allowed.shape
-    words = torch.nn.functional.pad(allowed, (0, -vocab % 32)).view(rows, -1, 4, 8)
-    bytes_ = (words.to(torch.uint8) << torch.arange(8, dtype=torch.uint8)).sum(-1, dtype=torch.uint8)
-    return bytes_.view(torch.int32)[..., 0]
 
 
 class _Rule(LogitsProcessor):
@@ -178,25 +169,3 @@ class Mirostat(LogitsProcessor):
         e = s - 1
         k = ((e * 2.0 ** self._mu[:, 0]) / (1 - vocab ** (-e))) ** (1 / s)
         return k.nan_to_num(nan=1.0).clamp(1, vocab).int().tolist()
-
-
-def is_temperature(processor) -> bool:
-    return type(processor) in (logits_process.TemperatureLogitsWarper, DynamicTemperature)
-
-
-_DROPPED_BY_MIROSTAT = (
-    TopNSigma,
-    Xtc,
-    logits_process.TopHLogitsWarper,
-    logits_process.TopKLogitsWarper,
-    logits_process.TopPLogitsWarper,
-    logits_process.MinPLogitsWarper,
-    logits_process.TypicalLogitsWarper,
-    logits_process.EpsilonLogitsWarper,
-    logits_process.EtaLogitsWarper,
-)
-
-
-def is_filter(processor) -> bool:
-    """A filter that mirostat takes the place of."""
-    return type(processor) in _DROPPED_BY_MIROSTAT

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from honed._lib import _core
-from honed.generation.decoding import CACHE
+from honed.generation.decoding import CACHE, note
 
 # ``tokenizer`` is for the stopping criteria: generate() hands it on to every decoding method.
 _ARGUMENTS = frozenset(("attention_mask", "position_ids", CACHE, "use_cache", "logits_to_keep", "tokenizer"))
@@ -59,22 +59,17 @@ def stepper_for(model, input_ids: torch.Tensor, model_kwargs: dict, max_length: 
     reason = why_not_engine(model, input_ids, model_kwargs, max_length)
     if reason is None:
         return EngineStepper(model, input_ids, model_kwargs)
-    if hasattr(model, "_honed"):
-        model._honed.note(f"decoding: {reason}")
+    note(model, f"decoding: {reason}")
     return ModelStepper(model, model_kwargs)
 
 
 def why_not_engine(model, input_ids, model_kwargs: dict, max_length: int | None = None) -> str | None:
     """The reason why the model's own forward has to run, or None."""
-    from honed.hf.model import HonedModel, _beyond_limit, _watched, why_torch  # they import us
+    from honed.hf.model import HonedModel, why_not_decode  # they import us
 
     if not isinstance(model, HonedModel):
         return "the model is not honed"
-    given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
-    reason = why_torch(model, {"input_ids": input_ids, "use_cache": True, **given})
-    if reason is None and max_length is not None:
-        reason = _beyond_limit(model._honed, model_kwargs, max_length)
-    reason = reason or _watched(model)
+    reason = why_not_decode(model, input_ids, model_kwargs, max_length)
     if reason is not None:
         return reason
     for name, value in model_kwargs.items():

@@ -80,13 +80,7 @@ class HonedModel(HonedGeneration):
         plan = plan_decoding(
             logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, len(input_ids)
         )
-        given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
-        plan = (
-            why_torch(self, {"input_ids": input_ids, "use_cache": True, **given})
-            or _beyond_limit(self._honed, model_kwargs, generation_config.max_length)
-            or _watched(self)
-            or plan
-        )
+        plan = why_not_decode(self, input_ids, model_kwargs, generation_config.max_length) or plan
         if isinstance(plan, str):
             self._honed.note(f"decode loop: {plan}")
             return super()._sample(
@@ -159,6 +153,15 @@ def why_torch(model, given: dict) -> str | None:
         # Once the engine has filled a cache, torch cannot go on from it.
         return _too_long(handle.binding, ids.shape[1], given.get("position_ids"))
     return None
+
+
+def why_not_decode(model, input_ids, model_kwargs: dict, max_length: int | None) -> str | None:
+    """The reason why the engine cannot read what ``generate`` prepared, up to ``max_length``, or None."""
+    given = {name: model_kwargs.get(name) for name in ("attention_mask", "position_ids")}
+    reason = why_torch(model, {"input_ids": input_ids, "use_cache": True, **given})
+    if reason is None and max_length is not None:
+        reason = _beyond_limit(model._honed, model_kwargs, max_length)
+    return reason or _watched(model)
 
 
 def _too_long(binding, length: int, positions) -> str | None:

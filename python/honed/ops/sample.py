@@ -146,16 +146,15 @@ def sample(
         allowed = mask_words(allowed, logits.shape[-1])
         if rules:
             rules["constrained"] = True
-    draw = sampler_for(
-        given, rules, logits.shape[0], stateful=mirostat_mu is None and mirostat is not options[15][2]
-    )
+    stateful = mirostat_mu is None and "mirostat" in given
+    draw = sampler_for(given, rules, logits.shape[0], stateful)
     if do_sample is False or temperature == 0:
         seeds = [0] * logits.shape[0] if seeds is None else whole(seeds)
     else:
         seeds = fresh_seeds(logits.shape[0]) if seeds is None else whole(seeds)
     if torch is not None and isinstance(logits, torch.Tensor) and logits.is_neg():
         logits = logits.resolve_neg()
-    counters = [counter & ((1 << 64) - 1)] if isinstance(counter, int) else whole(counter)
+    counters = whole([counter] if isinstance(counter, int) else counter)
     wants = return_logprobs or top_logprobs > 0, processed_logprobs, top_logprobs, return_scores
     result = draw(logits, history, seeds, counters, allowed, mirostat_mu, *wants)
     return Sampled(*result) if type(result) is tuple else result
